@@ -1,0 +1,1 @@
+"""The sample platform: schema, catalog and a seeded generator of any size."""
