@@ -1,0 +1,1 @@
+"""The control schema's history; `engine.db.migrate` runs it."""

@@ -1,0 +1,26 @@
+"""Every table of the control schema, one module a noun. Importing this package fills `Model.metadata`."""
+
+from engine.db.models.access import GrantRow, PrincipalRow, RequestIdRow, RoleRow
+from engine.db.models.artifacts import ArtifactPartRow, ArtifactRow
+from engine.db.models.audit import AuditEventRow
+from engine.db.models.exports import ExportRow
+from engine.db.models.imports import ImportRow
+from engine.db.models.jobs import JobClaimRow, JobEventRow, JobRow, LeaseRow
+from engine.db.models.uploads import UploadRow
+
+__all__ = [
+    "ArtifactPartRow",
+    "ArtifactRow",
+    "AuditEventRow",
+    "ExportRow",
+    "GrantRow",
+    "ImportRow",
+    "JobClaimRow",
+    "JobEventRow",
+    "JobRow",
+    "LeaseRow",
+    "PrincipalRow",
+    "RequestIdRow",
+    "RoleRow",
+    "UploadRow",
+]

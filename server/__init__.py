@@ -1,0 +1,1 @@
+"""The gRPC edge: authenticates, authorises, validates, records jobs, streams bytes and events."""
