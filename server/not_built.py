@@ -1,0 +1,55 @@
+"""The rpcs that the contract has and this version does not do: each answers UNIMPLEMENTED, reason NOT_BUILT.
+
+One list, read by the interceptor that answers and by the test that lets a proto file change freely
+(buf.yaml, breaking.ignore) only while one of its rpcs stands here.
+"""
+
+from __future__ import annotations
+
+
+def _rpcs(service: str, *names: str) -> set[str]:
+    return {f"/dataops.v1.{service}/{name}" for name in names}
+
+
+NOT_BUILT: frozenset[str] = frozenset(
+    _rpcs("ImportService", "ApproveImport", "RevertImport")
+    | _rpcs(
+        "BackupService",
+        "CreateBackup",
+        "GetBackup",
+        "ListBackups",
+        "VerifyBackup",
+        "DiffBackup",
+        "ListBackupDifferences",
+        "ExtractBackupRows",
+        "HoldBackup",
+        "ReleaseBackup",
+        "DeleteBackup",
+    )
+    | _rpcs(
+        "RestoreService",
+        "CreateRestore",
+        "GetRestore",
+        "ListRestores",
+        "ListRestoreLosses",
+        "ConfirmRestore",
+        "ApproveRestore",
+        "CancelRestore",
+    )
+    | _rpcs(
+        "ScheduleService",
+        "CreateSchedule",
+        "GetSchedule",
+        "ListSchedules",
+        "UpdateSchedule",
+        "DeleteSchedule",
+        "PauseSchedule",
+        "ResumeSchedule",
+        "TriggerSchedule",
+        "PreviewRetention",
+    )
+    | _rpcs("WebhookService", "CreateWebhook", "ListWebhooks", "DeleteWebhook", "ListDeliveries")
+    | _rpcs("AuditService", "VerifyAuditLog", "ExportAuditLog")
+    | _rpcs("AccessService", "PutRole", "DeleteRole")
+    | _rpcs("OverviewService", "GetOverview")
+)
