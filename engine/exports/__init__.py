@@ -1,0 +1,1 @@
+"""Export: one snapshot, streamed through compression and sealing into an artifact."""
