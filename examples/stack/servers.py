@@ -215,18 +215,14 @@ class PostgresServer(_Server):
         """Make a database from a template nobody is connected to; returns its DSN."""
         with self.connect() as connection:
             connection.execute(
-                sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
-                    sql.Identifier(name), sql.Identifier(template)
-                )
+                sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
             )
         return self.dsn(name)
 
     def drop_database(self, name: str) -> None:
         """Remove a database, ending whoever is still connected to it."""
         with self.connect() as connection:
-            connection.execute(
-                sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
-            )
+            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
     def start(self) -> None:
         """Start on the present port and wait until it answers; recovers the data after ``kill``."""

@@ -8,9 +8,7 @@ from examples.stack.servers import PostgresServer, ValkeyServer
 
 def test_a_fresh_database_is_empty_and_ours(empty_dsn: str) -> None:
     with psycopg.connect(empty_dsn) as connection:
-        row = connection.execute(
-            "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace"
-        ).fetchone()
+        row = connection.execute("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace").fetchone()
     assert row == (0,)
 
 
