@@ -59,7 +59,7 @@ class CatalogServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetEntity(self, request, context):
-        """Shows one entity with its fields. ENTITY_NOT_FOUND if there is none of that name.
+        """Shows one entity with its fields. ENTITY_UNKNOWN if there is none of that name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

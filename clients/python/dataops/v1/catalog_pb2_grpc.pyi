@@ -36,7 +36,7 @@ class CatalogServiceStub:
     ListEntities: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.ListEntitiesRequest, _catalog_pb2.ListEntitiesResponse]
     """Lists the entities that the caller may see, by name, without their fields."""
     GetEntity: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.GetEntityRequest, _catalog_pb2.GetEntityResponse]
-    """Shows one entity with its fields. ENTITY_NOT_FOUND if there is none of that name."""
+    """Shows one entity with its fields. ENTITY_UNKNOWN if there is none of that name."""
 
 @_typing.type_check_only
 class CatalogServiceAsyncStub(CatalogServiceStub):
@@ -46,7 +46,7 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     ListEntities: _aio.UnaryUnaryMultiCallable[_catalog_pb2.ListEntitiesRequest, _catalog_pb2.ListEntitiesResponse]  # type: ignore[assignment]
     """Lists the entities that the caller may see, by name, without their fields."""
     GetEntity: _aio.UnaryUnaryMultiCallable[_catalog_pb2.GetEntityRequest, _catalog_pb2.GetEntityResponse]  # type: ignore[assignment]
-    """Shows one entity with its fields. ENTITY_NOT_FOUND if there is none of that name."""
+    """Shows one entity with its fields. ENTITY_UNKNOWN if there is none of that name."""
 
 class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     """Which entities there are, and what their fields are."""
@@ -65,6 +65,6 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_pb2.GetEntityRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_pb2.GetEntityResponse, _abc.Awaitable[_catalog_pb2.GetEntityResponse]]:
-        """Shows one entity with its fields. ENTITY_NOT_FOUND if there is none of that name."""
+        """Shows one entity with its fields. ENTITY_UNKNOWN if there is none of that name."""
 
 def add_CatalogServiceServicer_to_server(servicer: CatalogServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -211,7 +211,7 @@ class WriteUploadRequest(_message.Message):
     data: _builtins.bytes
     """The bytes, at most 1 MiB. Empty data keeps the stream alive."""
     crc32: _builtins.int
-    """CRC-32 of `data` as zlib computes it; a wrong one is refused (CRC_MISMATCH)."""
+    """CRC-32 of `data` as zlib computes it; a wrong one is refused (CHECKSUM_MISMATCH)."""
     finish: _builtins.bool
     """True on the last message of the file: check and close it."""
     def __init__(

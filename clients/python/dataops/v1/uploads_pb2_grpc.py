@@ -27,7 +27,7 @@ if _version_not_supported:
 
 class UploadServiceStub:
     """Brings files in: resumable, checksummed, sealed as they arrive. A caller sees its own uploads; a role with
-    `uploads.read_all` sees everyone's.
+    `uploads.manage` sees everyone's.
     """
 
     def __init__(self, channel):
@@ -65,7 +65,7 @@ class UploadServiceStub:
 
 class UploadServiceServicer:
     """Brings files in: resumable, checksummed, sealed as they arrive. A caller sees its own uploads; a role with
-    `uploads.read_all` sees everyone's.
+    `uploads.manage` sees everyone's.
     """
 
     def StartUpload(self, request, context):
@@ -78,11 +78,11 @@ class UploadServiceServicer:
     def WriteUpload(self, request_iterator, context):
         """Writes bytes. The first message names the upload; every message carries at most 1 MiB of data at the
         offset where the stream stands. The offset of the first message must not be beyond committed_size
-        (OUT_OF_RANGE, reason WRONG_OFFSET, metadata committed_size); what overlaps committed bytes is skipped.
-        The newest stream wins: an older one of the same upload ends ABORTED, reason NEWER_STREAM. A broken
+        (OUT_OF_RANGE, reason OFFSET_MISMATCH, metadata committed_size); what overlaps committed bytes is skipped.
+        The newest stream wins: an older one of the same upload ends ABORTED, reason UPLOAD_SUPERSEDED. A broken
         stream commits what fills whole parts (8 MiB), one that ends clean without `finish` commits all of it;
         go on from committed_size. `finish` on the last message compares size and SHA-256 with what was declared
-        (reason SIZE_MISMATCH, DIGEST_MISMATCH) and closes the upload.
+        (SIZE_MISMATCH, CHECKSUM_MISMATCH) and closes the upload.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -148,7 +148,7 @@ def add_UploadServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class UploadService:
     """Brings files in: resumable, checksummed, sealed as they arrive. A caller sees its own uploads; a role with
-    `uploads.read_all` sees everyone's.
+    `uploads.manage` sees everyone's.
     """
 
     @staticmethod

@@ -28,7 +28,7 @@ GRPC_VERSION: str
 
 class UploadServiceStub:
     """Brings files in: resumable, checksummed, sealed as they arrive. A caller sees its own uploads; a role with
-    `uploads.read_all` sees everyone's.
+    `uploads.manage` sees everyone's.
     """
 
     @_typing.overload
@@ -40,11 +40,11 @@ class UploadServiceStub:
     WriteUpload: _grpc.StreamUnaryMultiCallable[_uploads_pb2.WriteUploadRequest, _uploads_pb2.WriteUploadResponse]
     """Writes bytes. The first message names the upload; every message carries at most 1 MiB of data at the
     offset where the stream stands. The offset of the first message must not be beyond committed_size
-    (OUT_OF_RANGE, reason WRONG_OFFSET, metadata committed_size); what overlaps committed bytes is skipped.
-    The newest stream wins: an older one of the same upload ends ABORTED, reason NEWER_STREAM. A broken
+    (OUT_OF_RANGE, reason OFFSET_MISMATCH, metadata committed_size); what overlaps committed bytes is skipped.
+    The newest stream wins: an older one of the same upload ends ABORTED, reason UPLOAD_SUPERSEDED. A broken
     stream commits what fills whole parts (8 MiB), one that ends clean without `finish` commits all of it;
     go on from committed_size. `finish` on the last message compares size and SHA-256 with what was declared
-    (reason SIZE_MISMATCH, DIGEST_MISMATCH) and closes the upload.
+    (SIZE_MISMATCH, CHECKSUM_MISMATCH) and closes the upload.
     """
     GetUpload: _grpc.UnaryUnaryMultiCallable[_uploads_pb2.GetUploadRequest, _uploads_pb2.GetUploadResponse]
     """Shows one upload; committed_size is where to go on."""
@@ -58,7 +58,7 @@ class UploadServiceStub:
 @_typing.type_check_only
 class UploadServiceAsyncStub(UploadServiceStub):
     """Brings files in: resumable, checksummed, sealed as they arrive. A caller sees its own uploads; a role with
-    `uploads.read_all` sees everyone's.
+    `uploads.manage` sees everyone's.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -67,11 +67,11 @@ class UploadServiceAsyncStub(UploadServiceStub):
     WriteUpload: _aio.StreamUnaryMultiCallable[_uploads_pb2.WriteUploadRequest, _uploads_pb2.WriteUploadResponse]  # type: ignore[assignment]
     """Writes bytes. The first message names the upload; every message carries at most 1 MiB of data at the
     offset where the stream stands. The offset of the first message must not be beyond committed_size
-    (OUT_OF_RANGE, reason WRONG_OFFSET, metadata committed_size); what overlaps committed bytes is skipped.
-    The newest stream wins: an older one of the same upload ends ABORTED, reason NEWER_STREAM. A broken
+    (OUT_OF_RANGE, reason OFFSET_MISMATCH, metadata committed_size); what overlaps committed bytes is skipped.
+    The newest stream wins: an older one of the same upload ends ABORTED, reason UPLOAD_SUPERSEDED. A broken
     stream commits what fills whole parts (8 MiB), one that ends clean without `finish` commits all of it;
     go on from committed_size. `finish` on the last message compares size and SHA-256 with what was declared
-    (reason SIZE_MISMATCH, DIGEST_MISMATCH) and closes the upload.
+    (SIZE_MISMATCH, CHECKSUM_MISMATCH) and closes the upload.
     """
     GetUpload: _aio.UnaryUnaryMultiCallable[_uploads_pb2.GetUploadRequest, _uploads_pb2.GetUploadResponse]  # type: ignore[assignment]
     """Shows one upload; committed_size is where to go on."""
@@ -84,7 +84,7 @@ class UploadServiceAsyncStub(UploadServiceStub):
 
 class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
     """Brings files in: resumable, checksummed, sealed as they arrive. A caller sees its own uploads; a role with
-    `uploads.read_all` sees everyone's.
+    `uploads.manage` sees everyone's.
     """
 
     @_abc_1.abstractmethod
@@ -103,11 +103,11 @@ class UploadServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_uploads_pb2.WriteUploadResponse, _abc.Awaitable[_uploads_pb2.WriteUploadResponse]]:
         """Writes bytes. The first message names the upload; every message carries at most 1 MiB of data at the
         offset where the stream stands. The offset of the first message must not be beyond committed_size
-        (OUT_OF_RANGE, reason WRONG_OFFSET, metadata committed_size); what overlaps committed bytes is skipped.
-        The newest stream wins: an older one of the same upload ends ABORTED, reason NEWER_STREAM. A broken
+        (OUT_OF_RANGE, reason OFFSET_MISMATCH, metadata committed_size); what overlaps committed bytes is skipped.
+        The newest stream wins: an older one of the same upload ends ABORTED, reason UPLOAD_SUPERSEDED. A broken
         stream commits what fills whole parts (8 MiB), one that ends clean without `finish` commits all of it;
         go on from committed_size. `finish` on the last message compares size and SHA-256 with what was declared
-        (reason SIZE_MISMATCH, DIGEST_MISMATCH) and closes the upload.
+        (SIZE_MISMATCH, CHECKSUM_MISMATCH) and closes the upload.
         """
 
     @_abc_1.abstractmethod
