@@ -36,3 +36,9 @@ def test_nothing_is_left_of_a_stopped_server() -> None:
         assert all(folder.is_dir() for folder in folders)
     assert not any(folder.exists() for folder in folders)
     server.stop()  # a second stop does nothing
+
+
+def test_the_control_schema_stands_in_a_fresh_control_database(control_dsn: str) -> None:
+    with psycopg.connect(control_dsn) as connection:
+        row = connection.execute("SELECT count(*) > 5 FROM pg_tables WHERE schemaname = 'dataops'").fetchone()
+    assert row == (True,)
