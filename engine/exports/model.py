@@ -22,7 +22,7 @@ class ExportFormat(StrEnum):
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """How the file is written. The formula guard puts `'` before texts a spreadsheet would run, and before `'` itself."""
+    """How the file is written. The formula guard puts `'` before texts a spreadsheet would run, and before `'`."""
 
     delimiter: str = ","
     formula_guard: bool = True

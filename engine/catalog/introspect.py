@@ -1,0 +1,231 @@
+"""Reads PostgreSQL's own catalogs: one query a kind of thing, for all configured schemas at once."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from psycopg.rows import dict_row
+
+from engine.catalog.model import Check, Entity, Field, ForeignKey, NotCovered, Trigger, UniqueKey
+from engine.db.platform import Connection
+
+Row = dict[str, Any]
+
+_RELATIONS = """
+SELECT c.oid, n.nspname AS schema, c.relname AS name, c.relkind AS kind, c.relrowsecurity AS row_security,
+       greatest(c.reltuples, 0)::bigint AS rows, pg_has_role(c.relowner, 'USAGE') AS owned,
+       has_table_privilege(c.oid, 'SELECT') AS readable,
+       EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid) AS has_rules
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = ANY(%(schemas)s) AND c.relkind IN ('r', 'p', 'f', 'v', 'm') AND NOT c.relispartition
+  AND has_schema_privilege(n.oid, 'USAGE')
+ORDER BY n.nspname, c.relname
+"""
+
+_COLUMNS = """
+WITH RECURSIVE base AS (
+    SELECT t.oid AS id, t.oid, t.typtype, t.typbasetype, t.typtypmod AS modifier FROM pg_type t
+    UNION ALL
+    SELECT b.id, t.oid, t.typtype, t.typbasetype, CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE b.modifier END
+    FROM base b JOIN pg_type t ON t.oid = b.typbasetype WHERE b.typtype = 'd'
+)
+SELECT a.attrelid AS relation, a.attname AS name, a.attnum AS number, format_type(a.atttypid, a.atttypmod) AS type,
+       bt.typname AS base, bt.typcategory AS category, NOT a.attnotnull AS nullable,
+       pg_get_expr(d.adbin, d.adrelid) AS expression, a.attidentity AS identity, a.attgenerated <> '' AS generated,
+       CASE WHEN t.typtype = 'd' THEN b.modifier ELSE a.atttypmod END AS modifier, t.typtype = 'd' AS is_domain,
+       ARRAY(SELECT e.enumlabel::text FROM pg_enum e WHERE e.enumtypid = bt.oid ORDER BY e.enumsortorder) AS labels
+FROM pg_attribute a
+JOIN pg_type t ON t.oid = a.atttypid
+JOIN base b ON b.id = a.atttypid AND b.typtype <> 'd'
+JOIN pg_type bt ON bt.oid = b.oid
+LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+WHERE a.attrelid = ANY(%(oids)s) AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attrelid, a.attnum
+"""
+
+_UNIQUE = """
+SELECT i.indrelid AS relation, c.relname AS name, i.indisprimary AS primary, i.indimmediate AS immediate,
+       i.indpred IS NOT NULL AS partial, i.indexprs IS NOT NULL AS on_expressions, i.indisvalid AS valid,
+       NOT i.indnullsnotdistinct AS nulls_distinct,
+       ARRAY(SELECT a.attname::text FROM unnest(i.indkey[0:i.indnkeyatts - 1]) WITH ORDINALITY k(attnum, n)
+             JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum ORDER BY k.n) AS columns
+FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+WHERE i.indrelid = ANY(%(oids)s) AND i.indisunique
+ORDER BY i.indrelid, c.relname
+"""
+
+_CONSTRAINTS = """
+SELECT k.conrelid AS relation, k.conname AS name, k.contype AS kind, pg_get_expr(k.conbin, k.conrelid) AS expression,
+       k.confmatchtype = 'f' AS match_full, k.confupdtype AS on_update, k.confdeltype AS on_delete,
+       k.confrelid AS target, fn.nspname AS target_schema, fc.relname AS target_table,
+       ARRAY(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY u(attnum, n)
+             JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.attnum ORDER BY u.n) AS columns,
+       ARRAY(SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY u(attnum, n)
+             JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.attnum ORDER BY u.n) AS target_columns
+FROM pg_constraint k
+LEFT JOIN pg_class fc ON fc.oid = k.confrelid LEFT JOIN pg_namespace fn ON fn.oid = fc.relnamespace
+WHERE k.conrelid = ANY(%(oids)s) AND k.contype IN ('c', 'f')
+ORDER BY k.conrelid, k.conname
+"""
+
+_TRIGGERS = """
+SELECT t.tgrelid AS relation, t.tgname AS name, t.tgtype::int AS type, t.tgenabled AS enabled
+FROM pg_trigger t WHERE t.tgrelid = ANY(%(oids)s) AND NOT t.tgisinternal
+ORDER BY t.tgrelid, t.tgname
+"""
+
+_ACTIONS = {"a": "NO ACTION", "r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
+_IDENTITY = {"a": "ALWAYS", "d": "BY DEFAULT"}
+_NOT_TABLES = {"f": "a foreign table", "v": "a view", "m": "a materialized view"}
+
+
+def read_tables(connection: Connection, schemas: list[str]) -> tuple[list[Entity], list[NotCovered]]:
+    """Every table of `schemas` as an entity of its own name, and what else was found there.
+
+    The entity's name is the table's; prefixed by the schema where two schemas hold a table of one name.
+    """
+    relations = _rows(connection, _RELATIONS, {"schemas": schemas})
+    tables = [r for r in relations if r["kind"] in ("r", "p") and r["readable"]]
+    other = [NotCovered(f"{r['schema']}.{r['name']}", _why_not(r)) for r in relations if r not in tables]
+    oids = {"oids": [r["oid"] for r in tables]}
+    columns = _by_relation(_rows(connection, _COLUMNS, oids))
+    unique = _by_relation(_rows(connection, _UNIQUE, oids))
+    constraints = _by_relation(_rows(connection, _CONSTRAINTS, oids))
+    triggers = _by_relation(_rows(connection, _TRIGGERS, oids))
+    names = _names(tables)
+    pointing: dict[int, set[str]] = defaultdict(set)
+    for oid, rows in constraints.items():
+        for row in rows:
+            if row["kind"] == "f" and oid in names:
+                pointing[row["target"]].add(names[oid])
+    entities = [
+        _entity(
+            r, names[r["oid"]], columns[r["oid"]], unique[r["oid"]], constraints[r["oid"]], triggers[r["oid"]],
+            tuple(sorted(pointing[r["oid"]])),
+        )
+        for r in tables
+    ]  # fmt: skip
+    return entities, other
+
+
+def _why_not(relation: Row) -> str:
+    if relation["kind"] in _NOT_TABLES:
+        return f"it is {_NOT_TABLES[relation['kind']]}"
+    return "the service's role has no SELECT on it"
+
+
+def _entity(
+    relation: Row,
+    name: str,
+    columns: list[Row],
+    unique: list[Row],
+    constraints: list[Row],
+    triggers: list[Row],
+    referenced_by: tuple[str, ...],
+) -> Entity:
+    fields = tuple(_field(row) for row in columns)
+    nullable = {field.column: field.nullable for field in fields}
+    keys = tuple(
+        UniqueKey(
+            name=row["name"],
+            columns=tuple(row["columns"]),
+            primary=row["primary"],
+            usable=row["immediate"]
+            and row["valid"]
+            and not row["partial"]
+            and not any(map(nullable.get, row["columns"])),
+            partial=row["partial"],
+            nulls_distinct=row["nulls_distinct"],
+        )
+        for row in unique
+        if not row["on_expressions"]
+    )
+    return Entity(
+        name=name,
+        schema=relation["schema"],
+        table=relation["name"],
+        fields=fields,
+        key=_key(keys),
+        unique=keys,
+        expression_indexes=any(row["on_expressions"] for row in unique),
+        references=tuple(_reference(row) for row in constraints if row["kind"] == "f"),
+        referenced_by=referenced_by,
+        checks=tuple(
+            Check(row["name"], row["expression"], tuple(row["columns"])) for row in constraints if row["kind"] == "c"
+        ),
+        triggers=tuple(_trigger(row) for row in triggers),
+        has_rules=relation["has_rules"],
+        row_security=relation["row_security"],
+        partitioned=relation["kind"] == "p",
+        owned=relation["owned"],
+        estimated_rows=relation["rows"],
+    )
+
+
+def _field(row: Row) -> Field:
+    return Field(
+        name=row["name"],
+        column=row["name"],
+        type=row["type"],
+        base=row["base"],
+        category=row["category"],
+        nullable=row["nullable"],
+        default=None if row["generated"] else row["expression"],
+        identity=_IDENTITY.get(row["identity"], ""),
+        generated=row["generated"],
+        labels=tuple(row["labels"]),
+        modifier=row["modifier"],
+        is_domain=row["is_domain"],
+    )
+
+
+def _key(keys: tuple[UniqueKey, ...]) -> tuple[str, ...]:
+    """The primary key; else the usable unique index with the fewest columns, then by name; else none."""
+    usable = sorted((k for k in keys if k.usable), key=lambda k: (not k.primary, len(k.columns), k.name))
+    return usable[0].columns if usable else ()
+
+
+def _reference(row: Row) -> ForeignKey:
+    return ForeignKey(
+        name=row["name"],
+        columns=tuple(row["columns"]),
+        target_schema=row["target_schema"],
+        target_table=row["target_table"],
+        target_columns=tuple(row["target_columns"]),
+        on_update=_ACTIONS[row["on_update"]],
+        on_delete=_ACTIONS[row["on_delete"]],
+        match_full=row["match_full"],
+    )
+
+
+def _trigger(row: Row) -> Trigger:
+    """`tgtype` is a bit set: 1 row, 2 before, 4 insert, 8 delete, 16 update, 32 truncate, 64 instead of."""
+    bits = row["type"]
+    events = {4: "INSERT", 8: "DELETE", 16: "UPDATE", 32: "TRUNCATE"}
+    return Trigger(
+        name=row["name"],
+        row=bool(bits & 1),
+        timing="BEFORE" if bits & 2 else "INSTEAD OF" if bits & 64 else "AFTER",
+        events=tuple(word for bit, word in events.items() if bits & bit),
+        fires=row["enabled"] in ("O", "A"),
+    )
+
+
+def _names(tables: list[Row]) -> dict[int, str]:
+    seen: dict[str, int] = defaultdict(int)
+    for table in tables:
+        seen[table["name"]] += 1
+    return {t["oid"]: t["name"] if seen[t["name"]] == 1 else f"{t['schema']}.{t['name']}" for t in tables}
+
+
+def _rows(connection: Connection, query: str, arguments: dict[str, Any]) -> list[Row]:
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(query, arguments).fetchall()
+
+
+def _by_relation(rows: list[Row]) -> dict[int, list[Row]]:
+    found: dict[int, list[Row]] = defaultdict(list)
+    for row in rows:
+        found[row["relation"]].append(row)
+    return found
