@@ -1,0 +1,115 @@
+"""``make up``: keep a whole stack running in the foreground until Ctrl-C or SIGTERM.
+
+Writes build/stack.json last, when everything answers, and removes it first, when everything is about to stop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from examples.stack import launcher
+from examples.stack.certificates import write_secret
+from examples.stack.launcher import BUILD, Stopped
+from examples.stack.processes import ServerStartError
+from examples.stack.programs import Program
+from examples.stack.stack import Stack
+
+STACK_FILE = BUILD / "stack.json"
+_LOOK_SECONDS = 0.5
+
+
+def main() -> int:
+    """The command line; 0 when stopped by a signal, 1 when a part of the stack failed."""
+    args = _arguments()
+    launcher.stop_on_signals()
+    try:
+        if args.die_with_parent:
+            launcher.die_with_parent()
+        with launcher.private_folder("stack") as folder:
+            STACK_FILE.unlink(missing_ok=True)  # left by a run that was killed
+            print("starting PostgreSQL, Valkey, server and workers ...", flush=True)
+            with _stack(folder, args) as stack:
+                try:
+                    publish(stack)
+                    print(welcome(stack), flush=True)
+                    return _watch(stack)
+                finally:
+                    STACK_FILE.unlink(missing_ok=True)
+    except ServerStartError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except Stopped:
+        print("stopped", flush=True)
+        return 0
+
+
+def publish(stack: Stack) -> None:
+    """Write build/stack.json for other programs of this user: mode 0600, complete or absent."""
+    draft = STACK_FILE.with_name(f".{STACK_FILE.name}.{os.getpid()}")
+    write_secret(draft, json.dumps(stack.describe(), indent=2).encode() + b"\n")
+    draft.rename(STACK_FILE)
+
+
+def welcome(stack: Stack) -> str:
+    """What stands where, and commands that work as they stand, from the root of the checkout."""
+    ca = os.path.relpath(stack.ca_file)
+    bearer = f'-H "authorization: Bearer $(cat {os.path.relpath(stack.token_file("super_admin"))})"'
+    return f"""
+DataOps serves on {stack.address} (TLS 1.3).
+  platform database   {stack.platform_dsn}
+  control database    {stack.control_dsn}
+  logs                {os.path.relpath(stack.folder)}/*.log
+  all of this         build/stack.json (mode 0600: it holds tokens and passwords)
+
+In another shell, from this folder:
+
+  export PATH="$PWD/.venv/bin:$PATH" DATAOPS_STACK=build/stack.json
+  dataops entities
+  dataops export users -o users.csv
+  dataops import users.csv --entity users
+
+  grpcurl -cacert {ca} {bearer} {stack.address} list
+  grpcurl -cacert {ca} {bearer} {stack.address} dataops.v1.CatalogService/ListEntities
+
+Ctrl-C stops everything."""
+
+
+def _stack(folder: Path, args: argparse.Namespace) -> Stack:
+    return Stack(
+        folder,
+        platform_dsn=args.platform_dsn,
+        users=args.users,
+        workers=args.workers,
+        durable=True,
+    )
+
+
+def _watch(stack: Stack) -> int:
+    while True:
+        time.sleep(_LOOK_SECONDS)
+        for part in stack.programs:
+            if not part.alive:
+                print(_obituary(part), file=sys.stderr)
+                return 1
+
+
+def _obituary(part: Program) -> str:
+    return f"{part.name} ended by itself with code {part.returncode}; stopping the rest{part.tail()}"
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make up", description=__doc__)
+    parser.add_argument("--platform-dsn", help="operate on this existing database instead of a sample platform")
+    parser.add_argument("--users", type=int, default=10_000, help="users of the sample platform (default: 10000)")
+    parser.add_argument("--workers", type=int, default=2, help="worker processes (default: 2)")
+    parser.add_argument("--die-with-parent", action="store_true", help="stop when the parent process ends")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
