@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2
 PYTEST_ARGS ?=
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
+	--no-emit-package dataops --no-emit-package dataops-client --custom-compile-command "make lock"
 # make lets SIGINT and SIGTERM reach the recipe; the launchers below end all they started when make ends
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -26,9 +28,8 @@ $(STAMP): requirements.lock pyproject.toml clients/python/pyproject.toml
 	@touch $(STAMP)
 
 lock: ## choose dependency versions anew and write requirements.lock (hashes, no addresses)
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
-		--no-emit-package dataops --no-emit-package dataops-client \
-		--custom-compile-command "make lock" -o requirements.lock requirements.in
+	$(LOCK) -o requirements.lock requirements.in
+	$(LOCK) -o docker/requirements.lock docker/requirements.in
 
 protos: install ## make the Python stubs from protos/
 	$(BIN)/python -m protos.tool generate
