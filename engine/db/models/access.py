@@ -45,11 +45,14 @@ class GrantRow(Model):
     """A role in a principal's hands. `granted_by` is empty for what the installation itself granted."""
 
     __tablename__ = "grants"
+    __table_args__ = (UniqueConstraint("principal_id", "role"), Index("ix_grants_granted", "granted_at", "id"))
 
-    principal_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("dataops.principals.id"), primary_key=True)
-    role: Mapped[str] = mapped_column(ForeignKey("dataops.roles.name"), primary_key=True)
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    principal_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("dataops.principals.id"))
+    role: Mapped[str] = mapped_column(ForeignKey("dataops.roles.name"))
     granted_by: Mapped[uuid.UUID | None]
     granted_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
 
 
 class RequestIdRow(Model):

@@ -124,6 +124,7 @@ def upgrade() -> None:
         sa.Column("lease_expires_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("fence", sa.BigInteger(), nullable=False),
         sa.Column("cancel_requested_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("announced", sa.Boolean(), nullable=False),
         sa.Column("stage", sa.Text(), nullable=False),
         sa.Column("progress", postgresql.JSONB(astext_type=Text()), nullable=False),
         sa.Column("error", postgresql.JSONB(astext_type=Text()), nullable=True),
@@ -138,12 +139,12 @@ def upgrade() -> None:
     )
     op.create_index("ix_jobs_created", "jobs", ["created_at", "id"], unique=False, schema="dataops")
     op.create_index(
-        "ix_jobs_leased",
+        "ix_jobs_active",
         "jobs",
         ["lease_expires_at"],
         unique=False,
         schema="dataops",
-        postgresql_where=sa.text("lease_owner IS NOT NULL"),
+        postgresql_where=sa.text("state IN ('RUNNING', 'CANCEL_REQUESTED')"),
     )
     op.create_index("ix_jobs_resource", "jobs", ["resource_type", "resource_id"], unique=False, schema="dataops")
     op.create_index(
@@ -224,15 +225,19 @@ def upgrade() -> None:
     )
     op.create_table(
         "grants",
+        sa.Column("id", sa.UUID(), nullable=False),
         sa.Column("principal_id", sa.UUID(), nullable=False),
         sa.Column("role", sa.Text(), nullable=False),
         sa.Column("granted_by", sa.UUID(), nullable=True),
         sa.Column("granted_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(["principal_id"], ["dataops.principals.id"], name=op.f("fk_grants_principal_id")),
         sa.ForeignKeyConstraint(["role"], ["dataops.roles.name"], name=op.f("fk_grants_role")),
-        sa.PrimaryKeyConstraint("principal_id", "role", name=op.f("pk_grants")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_grants")),
+        sa.UniqueConstraint("principal_id", "role", name=op.f("uq_grants_principal_id_role")),
         schema="dataops",
     )
+    op.create_index("ix_grants_granted", "grants", ["granted_at", "id"], unique=False, schema="dataops")
     op.create_table(
         "job_claims",
         sa.Column("job_id", sa.UUID(), nullable=False),

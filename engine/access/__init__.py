@@ -1,0 +1,7 @@
+"""Who may do what: callers, permissions, roles, grants, and the request ids that make starting work idempotent."""
+
+from engine.access.caller import SYSTEM_CONTEXT, CallContext, Caller
+from engine.access.idempotency import once
+from engine.access.service import bootstrap, caller_of, resolve_caller
+
+__all__ = ["SYSTEM_CONTEXT", "CallContext", "Caller", "bootstrap", "caller_of", "once", "resolve_caller"]
