@@ -1,1 +1,31 @@
-"""The client of DataOps."""
+"""The client of DataOps: one object for programs, and the pieces it is made of.
+
+client    DataOps, the whole service over one channel
+channel   TLS channels with a token, keepalive and safe retries; synchronous and aio
+transfer  uploads and downloads that go on where they broke off
+watch     a job's events over any number of connections
+errors    what a call can end in
+cli       the `dataops` command (extra `cli`)
+"""
+
+from dataops_client.channel import TokenFile, open_aio_channel, open_channel
+from dataops_client.client import DataOps
+from dataops_client.errors import DataOpsError, JobFailed
+from dataops_client.transfer import Downloaded, download_file, upload_file
+from dataops_client.version import VERSION
+from dataops_client.watch import wait_for_job, watch_job
+
+__all__ = [
+    "VERSION",
+    "DataOps",
+    "DataOpsError",
+    "Downloaded",
+    "JobFailed",
+    "TokenFile",
+    "download_file",
+    "open_aio_channel",
+    "open_channel",
+    "upload_file",
+    "wait_for_job",
+    "watch_job",
+]
