@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from engine.errors import Unavailable
 
@@ -11,22 +12,31 @@ COME_BACK_SECONDS = 1.0
 
 
 class Drain:
-    """One flag of the whole server. Streams ask it between two messages; whoever waits can wait for it too."""
+    """One flag of the whole server. Streams ask it between two messages; one that waits asks to be woken."""
 
     def __init__(self) -> None:
-        self._begun = asyncio.Event()
+        self._begun = False
+        self._wake: dict[object, Callable[[], None]] = {}
 
     @property
     def begun(self) -> bool:
-        return self._begun.is_set()
+        return self._begun
 
     def begin(self) -> None:
-        """From now on every stream ends at its next message edge."""
-        self._begun.set()
+        """From now on every stream ends at its next message edge. Call it on the loop."""
+        self._begun = True
+        for wake in list(self._wake.values()):
+            wake()
 
-    async def wait(self) -> None:
-        """Return when the server begins to stop."""
-        await self._begun.wait()
+    @contextmanager
+    def waking(self, wake: Callable[[], None]) -> Iterator[None]:
+        """Inside, `wake()` is called on the loop when the server begins to stop."""
+        key = object()
+        self._wake[key] = wake
+        try:
+            yield
+        finally:
+            del self._wake[key]
 
     def check(self) -> None:
         """Do nothing while the server runs.
@@ -34,7 +44,7 @@ class Drain:
         Raises:
             Unavailable: SERVER_STOPPING, retryable at once elsewhere.
         """
-        if self._begun.is_set():
+        if self._begun:
             raise Unavailable(
                 "the server is stopping, go on with another stream",
                 reason="SERVER_STOPPING",

@@ -62,20 +62,13 @@ class Feed(Generic[T]):
     ) -> None:
         self._store = store
         self._rendering = rendering
-        self._drain = drain
+        self.drain = drain
         self._heartbeat_seconds = heartbeat_seconds
         self._followers: dict[uuid.UUID, _Follower[T]] = {}
         self._rung = False
-        self._drain_task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Begin to listen for the server's end; needs a running loop."""
-        self._drain_task = asyncio.create_task(self._on_drain())
 
     async def close(self) -> None:
         """Stop every follower and close the connections."""
-        if self._drain_task is not None:
-            self._drain_task.cancel()
         for follower in list(self._followers.values()):
             follower.fail(Unavailable("the server has stopped", reason="SERVER_STOPPING", retry_after=1.0))
         await self._store.close()
@@ -113,12 +106,12 @@ class Feed(Generic[T]):
                 if batch is None:
                     batch = await read_bridged(self._store, self._rendering, job_id, after)
                 for sequence, item in batch:
-                    self._drain.check()
+                    self.drain.check()
                     yield item
                     after, quiet_since = sequence, loop.time()
                 if batch:
                     continue
-                self._drain.check()
+                self.drain.check()
                 if follower.ended:
                     return
                 follower.check()
@@ -158,11 +151,6 @@ class Feed(Generic[T]):
             follower.stop()
             if self._followers.get(follower.job_id) is follower:
                 del self._followers[follower.job_id]
-
-    async def _on_drain(self) -> None:
-        await self._drain.wait()
-        for follower in self._followers.values():
-            follower.wake()
 
 
 class _Follower(Generic[T]):
@@ -215,6 +203,10 @@ class _Follower(Generic[T]):
         self._task.cancel()
 
     async def _follow(self) -> None:
+        with self._feed.drain.waking(self.wake):
+            await self._look_on()
+
+    async def _look_on(self) -> None:
         """Look, and look again, until the job has ended and everything is read."""
         loop = asyncio.get_running_loop()
         away_since: float | None = None

@@ -252,7 +252,6 @@ async def test_a_sequence_that_has_not_happened_is_refused_with_the_newest(feed,
 async def test_a_drain_ends_idle_and_busy_streams_at_a_message_edge(store, journal):
     drain = Drain()
     feed = Feed(store, Plain(), drain, heartbeat_seconds=60)
-    feed.start()
     job_id = journal.job(events=3)
     idle, busy = feed.watch(job_id, 3), feed.watch(job_id, 0)
     waiting = asyncio.create_task(anext(idle))
