@@ -44,15 +44,15 @@ def die_with_parent() -> None:
 
 
 @contextmanager
-def private_folder(name: str) -> Iterator[Path]:
+def private_folder(build: Path, name: str) -> Iterator[Path]:
     """``build/NAME``, empty, readable by us alone, and ours until the end; refused while another run holds it."""
-    BUILD.mkdir(exist_ok=True)
-    with (BUILD / f"{name}.lock").open("w") as lock:
+    build.mkdir(exist_ok=True)
+    with (build / f"{name}.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            sys.exit(f"another run of this checkout holds build/{name}: stop it first")
-        folder = BUILD / name
+            sys.exit(f"another run holds {build / name}: stop it first")
+        folder = build / name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700)
         yield folder

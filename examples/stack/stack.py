@@ -17,7 +17,8 @@ from types import TracebackType
 from typing import Self
 
 import grpc
-from dataops.v1 import access_pb2, access_pb2_grpc
+from dataops.v1 import access_pb2
+from dataops_client.client import DataOps
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from engine import ids
@@ -125,14 +126,10 @@ class Stack:
         worker.start()
         return worker
 
-    def channel(self) -> grpc.Channel:
-        """A plain TLS channel to the server; calls need a token's metadata (``bearer``)."""
-        ca = Path(self.ca_file).read_bytes()
-        return grpc.secure_channel(self.address, grpc.ssl_channel_credentials(ca))
-
-    def bearer(self, role: str = "super_admin") -> tuple[tuple[str, str], ...]:
-        """Call metadata that identifies the ready-made caller of that role."""
-        return (("authorization", f"Bearer {self.tokens[role]}"),)
+    def client(self, role: str | None = "super_admin") -> DataOps:
+        """A client of the server as the ready-made caller of that role; None brings no token."""
+        token = self.tokens[role] if role else None
+        return DataOps.connect(self.address, ca_file=Path(self.ca_file), token=token, client_name="stack")
 
     def describe(self) -> dict[str, object]:
         """What build/stack.json holds."""
@@ -221,18 +218,20 @@ class Stack:
 
     def _serves(self) -> bool:
         request = health_pb2.HealthCheckRequest()
-        with self.channel() as channel:
+        with grpc.secure_channel(self.address, self._tls()) as channel:
             try:
                 answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=5)
             except grpc.RpcError:
                 return False
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
+    def _tls(self) -> grpc.ChannelCredentials:
+        return grpc.ssl_channel_credentials(Path(self.ca_file).read_bytes())
+
     def _grant_roles(self) -> None:
-        with self.channel() as channel:
-            stub = access_pb2_grpc.AccessServiceStub(channel)
+        with self.client() as client:
             for role in ("admin",):
                 request = access_pb2.GrantRoleRequest(
                     request_id=str(ids.new_id()), issuer=ISSUER, subject=SUBJECTS[role], role=role
                 )
-                stub.GrantRole(request, metadata=self.bearer(), timeout=30)
+                client.access.GrantRole(request, timeout=30)

@@ -19,7 +19,6 @@ from examples.stack.processes import ServerStartError
 from examples.stack.programs import Program
 from examples.stack.stack import Stack
 
-STACK_FILE = BUILD / "stack.json"
 _LOOK_SECONDS = 0.5
 
 
@@ -30,16 +29,17 @@ def main() -> int:
     try:
         if args.die_with_parent:
             launcher.die_with_parent()
-        with launcher.private_folder("stack") as folder:
-            STACK_FILE.unlink(missing_ok=True)  # left by a run that was killed
+        with launcher.private_folder(args.build, "stack") as folder:
+            stack_file = args.build / "stack.json"
+            stack_file.unlink(missing_ok=True)  # left by a run that was killed
             print("starting PostgreSQL, Valkey, server and workers ...", flush=True)
             with _stack(folder, args) as stack:
                 try:
-                    publish(stack)
-                    print(welcome(stack), flush=True)
+                    publish(stack, stack_file)
+                    print(welcome(stack, stack_file), flush=True)
                     return _watch(stack)
                 finally:
-                    STACK_FILE.unlink(missing_ok=True)
+                    stack_file.unlink(missing_ok=True)
     except ServerStartError as error:
         print(error, file=sys.stderr)
         return 1
@@ -48,14 +48,14 @@ def main() -> int:
         return 0
 
 
-def publish(stack: Stack) -> None:
-    """Write build/stack.json for other programs of this user: mode 0600, complete or absent."""
-    draft = STACK_FILE.with_name(f".{STACK_FILE.name}.{os.getpid()}")
+def publish(stack: Stack, path: Path) -> None:
+    """Write stack.json for other programs of this user: mode 0600, complete or absent."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
     write_secret(draft, json.dumps(stack.describe(), indent=2).encode() + b"\n")
-    draft.rename(STACK_FILE)
+    draft.rename(path)
 
 
-def welcome(stack: Stack) -> str:
+def welcome(stack: Stack, path: Path) -> str:
     """What stands where, and commands that work as they stand, from the root of the checkout."""
     ca = os.path.relpath(stack.ca_file)
     bearer = f'-H "authorization: Bearer $(cat {os.path.relpath(stack.token_file("super_admin"))})"'
@@ -64,11 +64,11 @@ DataOps serves on {stack.address} (TLS 1.3).
   platform database   {stack.platform_dsn}
   control database    {stack.control_dsn}
   logs                {os.path.relpath(stack.folder)}/*.log
-  all of this         build/stack.json (mode 0600: it holds tokens and passwords)
+  all of this         {os.path.relpath(path)} (mode 0600: it holds tokens and passwords)
 
 In another shell, from this folder:
 
-  export PATH="$PWD/.venv/bin:$PATH" DATAOPS_STACK=build/stack.json
+  export PATH="$PWD/.venv/bin:$PATH" DATAOPS_STACK={os.path.relpath(path)}
   dataops entities
   dataops export users -o users.csv
   dataops import users.csv --entity users
@@ -107,6 +107,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--platform-dsn", help="operate on this existing database instead of a sample platform")
     parser.add_argument("--users", type=int, default=10_000, help="users of the sample platform (default: 10000)")
     parser.add_argument("--workers", type=int, default=2, help="worker processes (default: 2)")
+    parser.add_argument("--build", type=Path, default=BUILD, help="folder to keep files in (default: build)")
     parser.add_argument("--die-with-parent", action="store_true", help="stop when the parent process ends")
     return parser.parse_args()
 

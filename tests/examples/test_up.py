@@ -1,0 +1,147 @@
+"""``make up``: what it leaves to find, what it leaves behind, and what it never touches."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+
+from examples.stack.processes import Account, reachable, unprivileged_account
+from examples.stack.programs import ROOT
+from examples.stack.servers import postgres_bin
+
+_READY = 60.0  # seconds, five times what it takes here under load
+_GONE = 30.0
+
+
+class Launched:
+    """A running ``up`` of our own, in a build folder of its own."""
+
+    def __init__(self, build: Path, *, account: Account | None = None) -> None:
+        self.build = build
+        self.stack_file = build / "stack.json"
+        self.output = build.parent / f"{build.name}.out"
+        command = [sys.executable, "-m", "examples.stack.up", "--build", str(build), "--users", "50", "--workers", "1"]
+        env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+        with self.output.open("wb") as output:
+            self.process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=env,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                user=account.uid if account else None,
+                group=account.gid if account else None,
+                extra_groups=[] if account else None,
+            )
+
+    def wait_ready(self) -> dict[str, object]:
+        _wait(lambda: self.stack_file.exists() or self.process.poll() is not None, _READY)
+        assert self.process.poll() is None, self.output.read_text()
+        facts: dict[str, object] = json.loads(self.stack_file.read_text())
+        return facts
+
+    def family(self) -> list[psutil.Process]:
+        me = psutil.Process(self.process.pid)
+        return [me, *me.children(recursive=True)]
+
+
+def _wait(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def _gone(family: list[psutil.Process]) -> bool:
+    return not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in family if p.is_running())
+
+
+def _modes() -> dict[Path, tuple[int, int, int]]:
+    """Mode and owner of every folder above anything that a stack uses."""
+    used = [ROOT / "build", Path(sys.executable), postgres_bin(), Path(tempfile.gettempdir()) / "x", Path.home() / "x"]
+    folders = {parent for path in used for parent in (*path.parents, *path.resolve().parents)}
+    found = {folder: folder.stat() for folder in folders if folder.exists()}
+    return {folder: (stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid) for folder, info in found.items()}
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
+    launched: list[Launched] = []
+
+    def start(name: str) -> Launched:
+        launched.append(Launched(tmp_path / name))
+        return launched[-1]
+
+    yield start
+    for one in launched:
+        one.process.kill()
+        one.process.wait()
+
+
+def test_two_stacks_run_at_once_and_nothing_outlives_a_signal_or_a_kill(launch: Callable[..., Launched]) -> None:
+    before = _modes()
+    first, second = launch("first"), launch("second")
+    facts, other = first.wait_ready(), second.wait_ready()
+    assert set(facts) == {"address", "ca_file", "tokens", "control_dsn", "platform_dsn", "artifacts"}
+    assert set(facts["tokens"]) == {"super_admin", "admin", "none"}  # type: ignore[call-overload]
+    assert stat.S_IMODE(first.stack_file.stat().st_mode) == 0o600
+    assert stat.S_IMODE((first.build / "stack").stat().st_mode) == 0o700
+    assert facts["address"] != other["address"]
+    with psycopg.connect(str(facts["platform_dsn"])) as connection:
+        assert connection.execute("SELECT count(*) FROM public.users").fetchone() == (50,)
+
+    family = first.family()
+    assert len(family) >= 5  # the launcher, PostgreSQL, Valkey, server, worker
+    first.process.send_signal(signal.SIGTERM)
+    assert first.process.wait(_GONE) == 0, first.output.read_text()
+    _wait(lambda: _gone(family), _GONE)
+    assert not first.stack_file.exists()
+
+    family = second.family()
+    second.process.kill()
+    second.process.wait()
+    _wait(lambda: _gone(family), _GONE)
+    assert _modes() == before
+
+
+def test_a_second_run_in_the_same_folder_is_refused(launch: Callable[..., Launched]) -> None:
+    first = launch("one")
+    first.wait_ready()
+    second = Launched(first.build)
+    assert second.process.wait(_READY) == 1
+    assert "stop it first" in second.output.read_text()
+    assert first.stack_file.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_an_ordinary_user_gets_a_stack_too() -> None:
+    account = unprivileged_account()
+    assert account is not None
+    if not (reachable(ROOT, account) and reachable(Path(sys.executable).parent, account)):
+        pytest.skip(f"user {account.name} cannot read this checkout")
+    with tempfile.TemporaryDirectory(prefix="dt-") as folder:
+        os.chown(folder, account.uid, account.gid)
+        one = Launched(Path(folder) / "build", account=account)
+        try:
+            one.wait_ready()
+            family = one.family()
+            assert all(p.uids().real == account.uid for p in family)
+            one.process.send_signal(signal.SIGINT)
+            assert one.process.wait(_GONE) == 0, one.output.read_text()
+            _wait(lambda: _gone(family), _GONE)
+        finally:
+            one.process.kill()
+            one.process.wait()
