@@ -20,11 +20,13 @@ help: ## list the targets
 
 install: $(STAMP) ## make .venv with every dependency, each checked against its hash
 
+# -qq hides pip's remarks about the machine's own configuration; errors still show
 $(STAMP): requirements.lock pyproject.toml clients/python/pyproject.toml
 	@[ -x $(BIN)/python ] || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python %d.%d found, 3.11 or newer expected: make PYTHON=python3.x" % sys.version_info[:2])'
-	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e clients/python -e .
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	@echo 'installing into $(VENV) ...'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e clients/python -e .
 	@touch $(STAMP)
 
 lock: ## choose dependency versions anew and write requirements.lock (hashes, no addresses)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
 import psycopg
@@ -26,8 +26,8 @@ def create_schema(dsn: str) -> None:
         connection.execute(SCHEMA.read_bytes())
 
 
-def load(dsn: str, *, users: int, seed: int = 1) -> dict[str, int]:
-    """Fill the empty tables in one transaction by COPY; returns rows by table.
+def load(dsn: str, *, users: int, seed: int = 1, only: Container[str] | None = None) -> dict[str, int]:
+    """Fill the empty tables (or ``only`` those) in one transaction by COPY; returns rows by table.
 
     Same seed and number, same rows. A million users make some 5 million rows.
     """
@@ -35,7 +35,8 @@ def load(dsn: str, *, users: int, seed: int = 1) -> dict[str, int]:
     data_tables = datatables.tables(seed, max(10, users // 20))
     with psycopg.connect(dsn) as connection:
         for table in itertools.chain(rows.tables(seed, users), data_tables):
-            counts[table.name] = _copy_in(connection, table)
+            if only is None or table.name in only:
+                counts[table.name] = _copy_in(connection, table)
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("ANALYZE")
     return counts

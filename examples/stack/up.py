@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -35,6 +36,7 @@ def main() -> int:
             print("starting PostgreSQL, Valkey, server and workers ...", flush=True)
             with _stack(folder, args) as stack:
                 try:
+                    write_environment(stack)
                     publish(stack, stack_file)
                     print(welcome(stack, stack_file), flush=True)
                     return _watch(stack)
@@ -55,10 +57,24 @@ def publish(stack: Stack, path: Path) -> None:
     draft.rename(path)
 
 
+def write_environment(stack: Stack) -> None:
+    """Write env.sh for shells to source: the commands of this checkout on PATH, and whom they talk to."""
+    values = {
+        "DATAOPS_ADDRESS": stack.address,
+        "DATAOPS_CA_FILE": stack.ca_file,
+        "DATAOPS_TOKEN_FILE": str(stack.token_file("super_admin")),
+    }
+    lines = [f"export {name}={shlex.quote(value)}\n" for name, value in values.items()]
+    lines.append(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH\n")
+    write_secret(stack.folder / "env.sh", "".join(lines).encode())
+
+
 def welcome(stack: Stack, path: Path) -> str:
     """What stands where, and commands that work as they stand, from the root of the checkout."""
-    ca = os.path.relpath(stack.ca_file)
-    bearer = f'-H "authorization: Bearer $(cat {os.path.relpath(stack.token_file("super_admin"))})"'
+    env = os.path.relpath(stack.folder / "env.sh")
+    call = (
+        'grpcurl -cacert "$DATAOPS_CA_FILE" -H "authorization: Bearer $(cat "$DATAOPS_TOKEN_FILE")" "$DATAOPS_ADDRESS"'
+    )
     return f"""
 DataOps serves on {stack.address} (TLS 1.3).
   platform database   {stack.platform_dsn}
@@ -68,13 +84,13 @@ DataOps serves on {stack.address} (TLS 1.3).
 
 In another shell, from this folder:
 
-  export PATH="$PWD/.venv/bin:$PATH" DATAOPS_STACK={os.path.relpath(path)}
+  . {env}
   dataops entities
   dataops export users -o users.csv
   dataops import users.csv --entity users
 
-  grpcurl -cacert {ca} {bearer} {stack.address} list
-  grpcurl -cacert {ca} {bearer} {stack.address} dataops.v1.CatalogService/ListEntities
+  {call} list
+  {call} dataops.v1.CatalogService/ListEntities
 
 Ctrl-C stops everything."""
 
