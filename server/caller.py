@@ -1,9 +1,9 @@
-"""The call in hand: set by the interceptors, asked for by the services."""
+"""The call in hand: filled by the interceptors, asked for by the services."""
 
 from __future__ import annotations
 
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -18,11 +18,18 @@ class Call:
     method: str
     """As the wire has it: `/dataops.v1.ImportService/CreateImport`."""
     context: CallContext
+    started: float = 0.0
     caller: Caller | None = None
     token_expires_at: datetime | None = None
+    resource_id: str = ""
+    """What the request speaks of, where it names one resource."""
+    facts: dict[str, str] = field(default_factory=dict)
+    """What a service wants the access log to show beside its own fields: `bytes`, `job`."""
 
     def describe(self, *, request_id: str = "", reason: str = "") -> None:
         """Take what the request itself says of the call into its context, and the caller's."""
+        if not request_id and not reason:
+            return
         self.context = replace(
             self.context, request_id=request_id or self.context.request_id, reason=reason or self.context.reason
         )

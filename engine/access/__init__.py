@@ -2,6 +2,6 @@
 
 from engine.access.caller import SYSTEM_CONTEXT, CallContext, Caller
 from engine.access.idempotency import once
-from engine.access.service import bootstrap, caller_of, resolve_caller
+from engine.access.service import bootstrap, caller_of, principals, resolve_caller
 
-__all__ = ["SYSTEM_CONTEXT", "CallContext", "Caller", "bootstrap", "caller_of", "once", "resolve_caller"]
+__all__ = ["SYSTEM_CONTEXT", "CallContext", "Caller", "bootstrap", "caller_of", "once", "principals", "resolve_caller"]

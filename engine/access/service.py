@@ -124,3 +124,11 @@ def _caller(session: Session, row: PrincipalRow, context: CallContext, now: date
         permissions=tuple(permissions),
         context=context,
     )
+
+
+def principals(session: Session, ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, PrincipalRow]:
+    """The principals with these ids, for showing who did something; unknown ones are left out."""
+    wanted = set(ids)
+    if not wanted:
+        return {}
+    return {row.id: row for row in session.scalars(select(PrincipalRow).where(PrincipalRow.id.in_(wanted)))}
