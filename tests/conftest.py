@@ -2,7 +2,7 @@
 
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["tests.fix_stack"]
+pytest_plugins = ["tests.fix_stack", "tests.fix_jobs"]
 
 # No deadline: two cores are shared with databases. `make fuzz` loads the second profile.
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -23,7 +23,7 @@ class JobRow(Model):
         ),
         CheckConstraint("(lease_owner IS NULL) = (lease_expires_at IS NULL)", name="lease_is_whole"),
         Index("ix_jobs_runnable", "priority", "run_at", postgresql_where=text("state = 'PENDING'")),
-        Index("ix_jobs_leased", "lease_expires_at", postgresql_where=text("lease_owner IS NOT NULL")),
+        Index("ix_jobs_active", "lease_expires_at", postgresql_where=text("state IN ('RUNNING', 'CANCEL_REQUESTED')")),
         Index("ix_jobs_resource", "resource_type", "resource_id"),
         Index("ix_jobs_created", "created_at", "id"),
     )
@@ -41,6 +41,9 @@ class JobRow(Model):
     intent_id: Mapped[uuid.UUID | None]
     """The audit row without which this job may not exist; its outcome row names it."""
 
+    claims: Mapped[list[Any]] = mapped_column(default=list)
+    """`[{"entity", "mode"}]`: what it needs, for RetryJob and for those who look; its places are `job_claims`."""
+
     attempt: Mapped[int] = mapped_column(default=0)
     max_attempts: Mapped[int] = mapped_column(default=5)
     run_at: Mapped[datetime]
@@ -52,6 +55,8 @@ class JobRow(Model):
     lease_expires_at: Mapped[datetime | None]
     fence: Mapped[int] = mapped_column(default=0)
     cancel_requested_at: Mapped[datetime | None]
+    announced: Mapped[bool] = mapped_column(default=False)
+    """Whether an effect in the platform database may have begun: then only the mark there says how the job ended."""
 
     stage: Mapped[str] = mapped_column(default="")
     progress: Mapped[dict[str, Any]] = mapped_column(default=dict)

@@ -114,6 +114,7 @@ def upgrade() -> None:
         sa.Column("principal_id", sa.UUID(), nullable=False),
         sa.Column("context", postgresql.JSONB(astext_type=Text()), nullable=False),
         sa.Column("intent_id", sa.UUID(), nullable=True),
+        sa.Column("claims", postgresql.JSONB(astext_type=Text()), nullable=False),
         sa.Column("attempt", sa.BigInteger(), nullable=False),
         sa.Column("max_attempts", sa.BigInteger(), nullable=False),
         sa.Column("run_at", sa.DateTime(timezone=True), nullable=False),
@@ -278,7 +279,7 @@ def upgrade() -> None:
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
-        sa.CheckConstraint("state IN ('OPEN', 'FINISHED', 'ABORTED', 'DELETED')", name=op.f("ck_uploads_state")),
+        sa.CheckConstraint("state IN ('OPEN', 'FINISHED', 'ABORTED', 'EXPIRED', 'CONSUMED')", name=op.f("ck_uploads_state")),
         sa.ForeignKeyConstraint(
             ["artifact_id"],
             ["dataops.artifacts.id"],

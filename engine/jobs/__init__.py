@@ -1,0 +1,1 @@
+"""Background work: jobs, their queue, their events, and the engine that runs them exactly once."""

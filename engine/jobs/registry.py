@@ -1,0 +1,21 @@
+"""Every kind of job and its handler, by hand: what is not listed here is left to a worker that knows it."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from engine.jobs.handlers import Handlers
+
+
+@cache
+def handlers() -> Handlers:
+    """The handlers of this release. Imported late: handlers import the engine that imports this."""
+    from engine.exports.run import ExportHandler
+    from engine.imports.run import ApplyHandler, PlanHandler
+    from engine.jobs.model import JobKind
+
+    return {
+        JobKind.IMPORT_PLAN: PlanHandler(),
+        JobKind.IMPORT_APPLY: ApplyHandler(),
+        JobKind.EXPORT: ExportHandler(),
+    }
