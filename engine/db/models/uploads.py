@@ -17,7 +17,7 @@ class UploadRow(Model):
 
     __tablename__ = "uploads"
     __table_args__ = (
-        CheckConstraint("state IN ('OPEN', 'FINISHED', 'ABORTED', 'DELETED')", name="state"),
+        CheckConstraint("state IN ('OPEN', 'FINISHED', 'ABORTED', 'EXPIRED', 'CONSUMED')", name="state"),
         Index("ix_uploads_principal_id", "principal_id", "created_at"),
         Index("ix_uploads_expires_at", "expires_at"),
     )
