@@ -75,7 +75,7 @@ demo: install ## start everything, import and export 200,000 rows, explain what 
 	@$(BIN)/python -m examples.stack.demo --die-with-parent
 
 up: install ## keep a stack running in the foreground; PLATFORM_DSN=... uses an existing database
-	@$(BIN)/python -m examples.stack.up --die-with-parent $(if $(PLATFORM_DSN),--platform-dsn '$(PLATFORM_DSN)')
+	@$(BIN)/python -m examples.stack.up --die-with-parent
 
 ci: ## what decides whether a change may land, in a venv of its own
 	.ci/run

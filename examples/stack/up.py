@@ -120,7 +120,12 @@ def _obituary(part: Program) -> str:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make up", description=__doc__)
-    parser.add_argument("--platform-dsn", help="operate on this existing database instead of a sample platform")
+    parser.add_argument(
+        "--platform-dsn",
+        default=os.environ.get("PLATFORM_DSN"),
+        help="operate on this existing database instead of a sample platform; or say PLATFORM_DSN in the "
+        "environment, where other users do not see its password",
+    )
     parser.add_argument("--users", type=int, default=10_000, help="users of the sample platform (default: 10000)")
     parser.add_argument("--workers", type=int, default=2, help="worker processes (default: 2)")
     parser.add_argument("--build", type=Path, default=BUILD, help="folder to keep files in (default: build)")

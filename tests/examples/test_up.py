@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import psycopg
@@ -28,12 +29,12 @@ _GONE = 30.0
 class Launched:
     """A running ``up`` of our own, in a build folder of its own."""
 
-    def __init__(self, build: Path, *, account: Account | None = None) -> None:
+    def __init__(self, build: Path, *, account: Account | None = None, platform_dsn: str | None = None) -> None:
         self.build = build
         self.stack_file = build / "stack.json"
         self.output = build.parent / f"{build.name}.out"
         command = [sys.executable, "-m", "examples.stack.up", "--build", str(build), "--users", "50", "--workers", "1"]
-        env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+        env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"} | ({"PLATFORM_DSN": platform_dsn} if platform_dsn else {})
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
                 command,
@@ -81,8 +82,8 @@ def _modes() -> dict[Path, tuple[int, int, int]]:
 def launch(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
     launched: list[Launched] = []
 
-    def start(name: str) -> Launched:
-        launched.append(Launched(tmp_path / name))
+    def start(name: str, **options: Any) -> Launched:
+        launched.append(Launched(tmp_path / name, **options))
         return launched[-1]
 
     yield start
@@ -91,15 +92,18 @@ def launch(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
         one.process.wait()
 
 
-def test_two_stacks_run_at_once_and_nothing_outlives_a_signal_or_a_kill(launch: Callable[..., Launched]) -> None:
+def test_two_stacks_run_at_once_and_nothing_outlives_a_signal_or_a_kill(
+    launch: Callable[..., Launched], platform_dsn: str
+) -> None:
     before = _modes()
-    first, second = launch("first"), launch("second")
+    first, second = launch("first"), launch("second", platform_dsn=platform_dsn)
     facts, other = first.wait_ready(), second.wait_ready()
     assert set(facts) == {"address", "ca_file", "tokens", "control_dsn", "platform_dsn", "artifacts"}
     assert set(facts["tokens"]) == {"super_admin", "admin", "none"}  # type: ignore[call-overload]
     assert stat.S_IMODE(first.stack_file.stat().st_mode) == 0o600
     assert stat.S_IMODE((first.build / "stack").stat().st_mode) == 0o700
     assert facts["address"] != other["address"]
+    assert other["platform_dsn"] == platform_dsn
     with psycopg.connect(str(facts["platform_dsn"])) as connection:
         assert connection.execute("SELECT count(*) FROM public.users").fetchone() == (50,)
 
