@@ -43,8 +43,10 @@ def watch_job(
         call = jobs.WatchJob(request)
         watchdog = _Watchdog(call, silence)
         try:
-            for answer in call:
-                waiting.progressed()
+            for place, answer in enumerate(call):
+                # the greeting of a server that breaks off each time after it is no progress
+                if place or answer.event.sequence > last:
+                    waiting.progressed()
                 if answer.event.sequence > last:
                     last = answer.event.sequence
                     watchdog.rest()
