@@ -279,7 +279,9 @@ def upgrade() -> None:
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
-        sa.CheckConstraint("state IN ('OPEN', 'FINISHED', 'ABORTED', 'EXPIRED', 'CONSUMED')", name=op.f("ck_uploads_state")),
+        sa.CheckConstraint(
+            "state IN ('OPEN', 'FINISHED', 'ABORTED', 'EXPIRED', 'CONSUMED')", name=op.f("ck_uploads_state")
+        ),
         sa.ForeignKeyConstraint(
             ["artifact_id"],
             ["dataops.artifacts.id"],
