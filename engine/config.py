@@ -41,6 +41,8 @@ class Settings(BaseModel):
     active_key: str = Field("", description="Key id that wraps new data keys; empty: the ring's first.")
 
     listen: str = Field("127.0.0.1:8443", description="Address of the TLS listener for callers with a token.")
+    ready_file: Path | None = Field(None, description="Written as JSON by a server that serves: address, pid.")
+    max_calls: int = Field(4_096, ge=1, description="Calls under way at once, watches among them.")
     tls_cert_file: Path | None = Field(None, description="PEM chain of the server.")
     tls_key_file: Path | None = Field(None, description="PEM key of the server.")
     jwt_issuer: str = Field("", description="The `iss` a token must carry.")

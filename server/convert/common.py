@@ -28,9 +28,14 @@ class EnumType(Protocol):
 class PrincipalLike(Protocol):
     """A principal's row, or a caller."""
 
-    issuer: str
-    subject: str
-    kind: str
+    @property
+    def issuer(self) -> str: ...
+
+    @property
+    def subject(self) -> str: ...
+
+    @property
+    def kind(self) -> str: ...
 
 
 def timestamp(moment: datetime | None) -> Timestamp | None:
