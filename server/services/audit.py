@@ -25,9 +25,7 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
         self._resources = resources
         self._offload = offload
 
-    async def ListAuditEvents(
-        self, request: ListAuditEventsRequest, context: Any
-    ) -> ListAuditEventsResponse:
+    async def ListAuditEvents(self, request: ListAuditEventsRequest, context: Any) -> ListAuditEventsResponse:
         page = await self._offload.call(self._events, request, current_caller(context))
         events, token = page_of(page, event_to_pb)
         return ListAuditEventsResponse(events=events, next_page_token=token)
