@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ def job_settings(control_dsn: str, empty_dsn: str, tmp_path: Path) -> Settings:
         control_dsn=control_dsn,
         platform_dsn=empty_dsn,
         artifacts=str(tmp_path / "artifacts"),
+        keys="test " + base64.b64encode(bytes(range(32))).decode(),
         lease_seconds=1.5,
         heartbeat_seconds=0.3,
         look_seconds=0.2,

@@ -42,10 +42,19 @@ class Runner:
         self._kinds = sorted(str(kind) for kind in handlers)
         self._owner = owner
         self._stopping = threading.Event()
+        self._current: Claimed | None = None
 
     def stop(self) -> None:
         """Claim nothing more and interrupt the job that runs: it rolls back and is released."""
         self._stopping.set()
+
+    def abandon(self) -> None:
+        """Release the job that runs although its thread still holds it; the process must end right after."""
+        claimed = self._current
+        if claimed is not None:
+            handler, now = self._handlers[claimed.job.kind], self._resources.clock()
+            with self._resources.db.transaction() as session:
+                ending.release(session, claimed.held, handler, claimed.settle, now)
 
     def run_next(self) -> bool:
         """Take the next job and bring it as far as it goes; False when there is none, or we are stopping."""
@@ -58,7 +67,9 @@ class Runner:
         fault("jobs.claimed")
         with structlog.contextvars.bound_contextvars(job_id=str(claimed.job.id), kind=claimed.job.kind):
             log.info("job_claimed", attempt=claimed.job.attempt, fence=claimed.held.fence, settle=claimed.settle)
+            self._current = claimed
             self._work(claimed, defect, leased_at)
+            self._current = None
         self._resources.bell.announce(claimed.job.id)
         return True
 

@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
 
 import psycopg
 from sqlalchemy import text
@@ -15,46 +14,19 @@ from sqlalchemy.orm import Session
 
 from engine.access import Caller
 from engine.access.caller import CallContext
-from engine.clock import Clock, utc_now
 from engine.config import Settings
-from engine.db.database import Database
 from engine.db.models import JobEventRow, JobRow
-from engine.db.platform import Platform
 from engine.errors import DataInvalid, DataOpsError
 from engine.faults import fault
 from engine.jobs import service
-from engine.jobs.doorbell import Doorbell
 from engine.jobs.handlers import Ending, Handlers
 from engine.jobs.model import FINISHED, Claim, ClaimMode
 from engine.jobs.run import JobRun
 from engine.jobs.runner import Runner
-
-if TYPE_CHECKING:
-    from engine.resources import Resources
+from engine.resources import Resources, open_resources
 
 BATCHES = 5
 CALLER = Caller(uuid.UUID(int=1), "tests", "tester", "USER", (), ("*",), CallContext(client="tests"))
-
-
-@dataclass
-class Parts:
-    """What the job engine uses of `engine.resources.Resources`."""
-
-    settings: Settings
-    db: Database
-    platform: Platform
-    bell: Doorbell
-    clock: Clock = utc_now
-
-    def close(self) -> None:
-        self.bell.close()
-        self.db.close()
-
-
-def open_parts(settings: Settings) -> Resources:
-    bell = Doorbell(settings.redis_url)
-    parts = Parts(settings, Database(settings.control_dsn, pool_size=4), Platform(settings.platform_dsn), bell)
-    return cast("Resources", parts)
 
 
 def prepare(control_dsn: str, platform_dsn: str) -> None:
@@ -249,7 +221,7 @@ def wait_until(condition: Callable[[], bool], seconds: float, describe: Callable
 
 @contextmanager
 def open_bench(settings: Settings, handlers: Handlers | None = None) -> Iterator[Bench]:
-    resources = open_parts(settings)
+    resources = open_resources(settings, name="dataops: test", pool_size=4)
     try:
         yield Bench(resources, kinds() if handlers is None else handlers)
     finally:

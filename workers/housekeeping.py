@@ -1,0 +1,107 @@
+"""What has to be done now and then by one process of all: sweeps and expiry.
+
+Who holds the lease row does it. A lease can run out during a long duty, so every duty must bear being done by two at
+once; the row only keeps ten workers from doing everything ten times.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import structlog
+from sqlalchemy import text
+
+from engine.db.database import Database
+
+if TYPE_CHECKING:
+    from engine.resources import Resources
+
+LEASE = "housekeeping"
+
+_TAKE = """
+INSERT INTO dataops.leases AS l (name, owner, expires_at, fence)
+VALUES (:name, :owner, clock_timestamp() + make_interval(secs => :seconds), 1)
+ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, expires_at = excluded.expires_at,
+    fence = l.fence + CASE WHEN l.owner = excluded.owner THEN 0 ELSE 1 END
+WHERE l.owner = excluded.owner OR l.expires_at < clock_timestamp()
+RETURNING 1"""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Duty:
+    """Something to be done every round, by nobody or by two at once without harm."""
+
+    name: str
+    act: Callable[[datetime], object]
+
+
+def take_lease(db: Database, name: str, owner: str, seconds: float) -> bool:
+    """Take or renew a named lease; False while somebody else's is good."""
+    with db.transaction() as session:
+        parameters = {"name": name, "owner": owner, "seconds": seconds}
+        return session.execute(text(_TAKE), parameters).scalar() is not None
+
+
+def give_lease(db: Database, name: str, owner: str) -> None:
+    """Let the next one take it at once."""
+    with db.transaction() as session:
+        session.execute(
+            text("UPDATE dataops.leases SET expires_at = clock_timestamp() WHERE name = :name AND owner = :owner"),
+            {"name": name, "owner": owner},
+        )
+
+
+class Housekeeping:
+    """A thread that, while it holds the lease, does every duty once a round."""
+
+    def __init__(self, resources: Resources, duties: Sequence[Duty], owner: str) -> None:
+        self._db = resources.db
+        self._clock = resources.clock
+        self._every = resources.settings.sweep_seconds
+        self._duties = duties
+        self._owner = owner
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._rounds, name="housekeeping", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, seconds: float) -> None:
+        """Give the lease up after the duty at hand, waiting for it at most `seconds`."""
+        self._stopping.set()
+        self._thread.join(seconds)
+
+    def round(self) -> bool:
+        """One round, if the lease can be had; returns whether it could."""
+        if not take_lease(self._db, LEASE, self._owner, self._every * 2 + 10):
+            return False
+        for duty in self._duties:
+            if self._stopping.is_set():
+                break
+            try:
+                result = duty.act(self._clock())
+            except Exception:
+                log.exception("duty_failed", duty=duty.name)
+            else:
+                log.debug("duty_done", duty=duty.name, result=str(result))
+        return True
+
+    def _rounds(self) -> None:
+        held = False
+        while not self._stopping.is_set():
+            try:
+                held = self.round()
+            except Exception as error:
+                log.warning("housekeeping_failed", error=type(error).__name__)
+            self._stopping.wait(self._every)
+        if held:
+            try:
+                give_lease(self._db, LEASE, self._owner)
+            except Exception as error:
+                log.warning("housekeeping_failed", error=type(error).__name__)
