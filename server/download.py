@@ -75,7 +75,7 @@ class Downloads:
         """The file from `offset`, at most `limit` bytes (0: to its end), then the footer.
 
         Raises:
-            OffsetMismatch: WRONG_OFFSET beyond the file's end, metadata size.
+            OffsetMismatch: OFFSET_MISMATCH beyond the file's end, metadata size.
             FailedPrecondition: FILE_NOT_COMPLETE.
             Unavailable: SERVER_STOPPING.
         """
@@ -121,7 +121,7 @@ class Downloads:
         if reader.closed and position > reader.size:
             raise OffsetMismatch(
                 f"offset: found {position}, expected at most the file's size {reader.size}",
-                reason="WRONG_OFFSET",
+                reason="OFFSET_MISMATCH",
                 metadata={"size": str(reader.size)},
             )
         return reader

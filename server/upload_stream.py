@@ -43,7 +43,7 @@ class Stream(Protocol):
 
     def write(self, offset: int, data: bytes, crc32: int | None = None) -> None: ...
 
-    def flush(self) -> None: ...
+    def commit(self) -> int: ...
 
     def finish(self) -> UploadRow: ...
 
@@ -79,7 +79,7 @@ class UploadStreams:
 
         Raises:
             InvalidRequest: UPLOAD_NOT_NAMED, UPLOAD_CHANGED, FINISH_NOT_LAST, and what the engine's stream refuses.
-            Aborted: NEWER_STREAM.
+            Aborted: UPLOAD_SUPERSEDED.
             Unavailable: SERVER_STOPPING.
         """
         inbox = _Inbox()
@@ -117,13 +117,16 @@ class UploadStreams:
             if finished is not None:
                 return Receipt(finished.committed_size, finished.sha256 or b"", finished=True)
             batch = await inbox.take()
-        await self._offload.call(stream.flush)
-        return Receipt(stream.committed_size, b"", finished=False)
+        return Receipt(await self._offload.call(stream.commit), b"", finished=False)
 
     def _supersede(self, upload_id: uuid.UUID, inbox: _Inbox) -> None:
         """The engine's epoch stops an older stream at its next part, on any server; here it ends at once."""
         if older := self._open.get(upload_id):
-            older.fail(Aborted("a newer stream of this upload has begun", reason="NEWER_STREAM"))
+            older.fail(
+                Aborted(
+                    f"upload {upload_id}: a newer stream of the same upload has taken over", reason="UPLOAD_SUPERSEDED"
+                )
+            )
         self._open[upload_id] = inbox
 
     def _stopping(self) -> DataOpsError:

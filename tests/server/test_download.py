@@ -129,7 +129,7 @@ async def test_an_empty_file_is_a_footer(bench):
 async def test_an_offset_beyond_the_end_is_refused_with_the_size(bench):
     artifact_id = await asyncio.to_thread(bench.file, b"abc")
 
-    with pytest.raises(OffsetMismatch, match="WRONG_OFFSET") as caught:
+    with pytest.raises(OffsetMismatch, match="OFFSET_MISMATCH") as caught:
         await bench.taken(artifact_id, 4)
 
     assert caught.value.metadata == {"size": "3"}

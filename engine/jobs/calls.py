@@ -1,0 +1,129 @@
+"""Jobs for callers: look, cancel, try again; each call is one short transaction, then the bells."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from engine.access import Caller
+from engine.access.idempotency import once
+from engine.access.service import principals
+from engine.audit import record_intent, record_outcome
+from engine.clock import Clock
+from engine.db.database import Database
+from engine.db.models import JobEventRow, JobRow, PrincipalRow
+from engine.jobs import service
+from engine.jobs.doorbell import Doorbell
+from engine.jobs.handlers import Handlers
+from engine.jobs.model import FINISHED, JobState
+from engine.jobs.service import JobFilter
+from engine.paging import Page, Paging, by_number
+
+
+@dataclass(frozen=True)
+class JobFacts:
+    """What stands beside job rows: whom they wait for, and who asked for them."""
+
+    blocked_by: dict[uuid.UUID, list[uuid.UUID]]
+    principals: dict[uuid.UUID, PrincipalRow]
+
+
+class Jobs:
+    """One per process; its methods block. What a job's entities are is checked where a job is changed."""
+
+    def __init__(self, db: Database, bell: Doorbell, clock: Clock, handlers: Handlers | None = None) -> None:
+        self._db, self._bell, self._clock, self._handlers = db, bell, clock, handlers
+
+    def get(self, job_id: uuid.UUID) -> tuple[JobRow, JobFacts]:
+        """Raises: NotFound: JOB_UNKNOWN."""
+        with self._db.transaction() as session:
+            job = service.get_job(session, job_id)
+            return job, _facts(session, [job])
+
+    def list(self, wanted: JobFilter, paging: Paging) -> tuple[Page[JobRow], JobFacts]:
+        """One page, newest first."""
+        with self._db.transaction() as session:
+            page = service.list_jobs(session, wanted, paging)
+            return page, _facts(session, page.items)
+
+    def events(self, job_id: uuid.UUID, after: int, paging: Paging) -> tuple[JobRow, Page[JobEventRow]]:
+        """One page of the job's events behind sequence `after`, in the order they happened.
+
+        Raises:
+            NotFound: JOB_UNKNOWN.
+        """
+        wanted = select(JobEventRow).where(JobEventRow.job_id == job_id, JobEventRow.sequence > after)
+        with self._db.transaction() as session:
+            job = service.get_job(session, job_id)
+            return job, by_number(session, wanted, paging, JobEventRow.sequence, ascending=True)
+
+    def cancel(self, caller: Caller, job_id: uuid.UUID) -> tuple[JobRow, JobFacts]:
+        """Ask it to stop; one that has ended, or has been asked already, is answered as it stands.
+
+        Raises:
+            NotFound: JOB_UNKNOWN.
+            PermissionDenied: PERMISSION_MISSING on one of its entities.
+        """
+        now = self._clock()
+        with self._db.transaction() as session:
+            job = service.get_job(session, job_id, lock=True)
+            _require(caller, "jobs.cancel", job)
+            if job.state in (JobState.CANCEL_REQUESTED, *FINISHED):
+                return job, _facts(session, [job])
+            intent = record_intent(session, caller, "jobs.cancel", "jobs", job_id, _details(job), now)
+            job = service.cancel_job(session, job_id, now, self._handlers)
+            record_outcome(session, intent, "COMPLETED", {"state": job.state}, now)
+            facts = _facts(session, [job])
+        self._bell.announce(job_id)
+        self._bell.ring()  # one that had not begun lets those behind it go on
+        return job, facts
+
+    def retry(self, caller: Caller, job_id: uuid.UUID, request_id: str, body_sha256: bytes) -> tuple[JobRow, JobFacts]:
+        """Put a FAILED job back to PENDING; the same request again makes no further attempt.
+
+        Raises:
+            NotFound: JOB_UNKNOWN.
+            PermissionDenied: PERMISSION_MISSING on one of its entities.
+            FailedPrecondition: JOB_NOT_RETRYABLE.
+            AlreadyExists: REQUEST_ID_REUSED.
+        """
+        now = self._clock()
+        with self._db.transaction() as session:
+
+            def again() -> uuid.UUID:
+                job = service.get_job(session, job_id, lock=True)
+                _require(caller, "jobs.retry", job)
+                intent = record_intent(session, caller, "jobs.retry", "jobs", job_id, _details(job), now)
+                session.flush()
+                return service.retry_job(session, job_id, intent_id=intent, now=now, handlers=self._handlers).id
+
+            once(session, caller, "RetryJob", request_id, body_sha256, again, now)
+            job = service.get_job(session, job_id)
+            facts = _facts(session, [job])
+        self._bell.announce(job_id)
+        self._bell.ring()
+        return job, facts
+
+
+def entity_types(job: JobRow) -> list[str]:
+    """The entities it holds or waits for."""
+    return [str(claim["entity"]) for claim in job.claims or []]
+
+
+def _require(caller: Caller, operation: str, job: JobRow) -> None:
+    for entity in entity_types(job):
+        caller.require(operation, entity)
+
+
+def _details(job: JobRow) -> dict[str, object]:
+    return {"kind": job.kind, "resource": f"{job.resource_type}/{job.resource_id}", "entity_types": entity_types(job)}
+
+
+def _facts(session: Session, jobs: Iterable[JobRow]) -> JobFacts:
+    jobs = list(jobs)
+    waiting = [job.id for job in jobs if job.state == JobState.PENDING]
+    return JobFacts(service.blocked_by(session, waiting), principals(session, (job.principal_id for job in jobs)))
