@@ -48,7 +48,10 @@ class Certificates:
             ) from None
 
     def credentials(self) -> grpc.ServerCredentials:
-        """Server credentials that look at the files before each handshake: two stats, some 5 us."""
+        """Server credentials that look at the files before each handshake: two stats, some 5 us.
+
+        grpc's belong to the port they are first used for: each listener asks for its own.
+        """
         return grpc.dynamic_ssl_server_credentials(self._current, self._renewed, False)  # type: ignore[arg-type]
 
     def _renewed(self) -> grpc.ServerCertificateConfiguration | None:
@@ -79,14 +82,14 @@ class Certificates:
         return grpc.ssl_server_certificate_configuration([pair])
 
 
-async def require_tls13(credentials: grpc.ServerCredentials) -> None:
-    """Prove on a loopback port of its own that these credentials take TLS 1.3 and refuse 1.2.
+async def require_tls13(certificates: Certificates) -> None:
+    """Prove on a loopback port of its own that these certificates are served by TLS 1.3 and not by 1.2.
 
     Raises:
         FailedPrecondition: TLS_VERSION.
     """
     probe = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-    port = probe.add_secure_port("127.0.0.1:0", credentials)
+    port = probe.add_secure_port("127.0.0.1:0", certificates.credentials())
     await probe.start()
     try:
         old = await asyncio.to_thread(handshake, "127.0.0.1", port, ssl.TLSVersion.TLSv1_2)
