@@ -67,7 +67,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
     async def RetryJob(self, request: jobs_pb2.RetryJobRequest, context: Any) -> jobs_pb2.RetryJobResponse:
         caller, job_id = current_caller(context), parse_id(request.job_id, "job_id")
         row, facts = await self._offload.call(
-            self._jobs.retry, caller, job_id, request.request_id, body_sha256(request)
+            lambda: self._jobs.retry(caller, job_id, request.request_id, body_sha256(request))
         )
         return jobs_pb2.RetryJobResponse(job=convert.job(row, facts))
 

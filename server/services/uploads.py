@@ -27,15 +27,15 @@ class UploadService(uploads_pb2_grpc.UploadServiceServicer):
     async def StartUpload(
         self, request: uploads_pb2.StartUploadRequest, context: Any
     ) -> uploads_pb2.StartUploadResponse:
-        row = await self._offload.call(
-            self._uploads.start,
-            current_caller(context),
-            request.file_name,
-            request.size_bytes if request.HasField("size_bytes") else None,
-            request.sha256 or None,
-            request.request_id,
-            body_sha256(request),
-        )
+        caller, size = current_caller(context), request.size_bytes if request.HasField("size_bytes") else None
+
+        def start() -> UploadRow:
+            digest = body_sha256(request)
+            return self._uploads.start(
+                caller, request.file_name, size, request.sha256 or None, request.request_id, digest
+            )
+
+        row = await self._offload.call(start)
         return uploads_pb2.StartUploadResponse(upload=await self._shown(row))
 
     async def WriteUpload(
