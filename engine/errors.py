@@ -77,8 +77,13 @@ class DataOpsError(Exception):
         return f"{self.reason}: {self.message}"
 
     def as_record(self) -> dict[str, object]:
-        """The form that job and resource rows keep: `{"reason", "message", "metadata"}`."""
-        return {"reason": self.reason, "message": self.message, "metadata": dict(self.metadata)}
+        """The form that job and resource rows keep: `{"reason", "message", "metadata", "violations"}`."""
+        return {
+            "reason": self.reason,
+            "message": self.message,
+            "metadata": dict(self.metadata),
+            "violations": [[v.subject, v.description] for v in self.violations[:MAX_VIOLATIONS]],
+        }
 
 
 class InvalidRequest(DataOpsError):

@@ -31,6 +31,9 @@ WITH RECURSIVE base AS (
     FROM base b JOIN pg_type t ON t.oid = b.typbasetype WHERE b.typtype = 'd'
 )
 SELECT a.attrelid AS relation, a.attname AS name, a.attnum AS number, format_type(a.atttypid, a.atttypmod) AS type,
+       format_type(b.oid, CASE WHEN t.typtype = 'd' THEN b.modifier ELSE a.atttypmod END) AS storage_type,
+       CASE WHEN a.attcollation <> bt.typcollation THEN quote_ident(cn.nspname) || '.' || quote_ident(co.collname) END
+           AS collation,
        bt.typname AS base, bt.typcategory AS category, NOT a.attnotnull AS nullable,
        pg_get_expr(d.adbin, d.adrelid) AS expression, a.attidentity AS identity, a.attgenerated <> '' AS generated,
        CASE WHEN t.typtype = 'd' THEN b.modifier ELSE a.atttypmod END AS modifier, t.typtype = 'd' AS is_domain,
@@ -39,6 +42,7 @@ FROM pg_attribute a
 JOIN pg_type t ON t.oid = a.atttypid
 JOIN base b ON b.id = a.atttypid AND b.typtype <> 'd'
 JOIN pg_type bt ON bt.oid = b.oid
+LEFT JOIN pg_collation co ON co.oid = a.attcollation LEFT JOIN pg_namespace cn ON cn.oid = co.collnamespace
 LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 WHERE a.attrelid = ANY(%(oids)s) AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attrelid, a.attnum
@@ -168,6 +172,8 @@ def _field(row: Row) -> Field:
         name=row["name"],
         column=row["name"],
         type=row["type"],
+        storage_type=row["storage_type"],
+        collation=row["collation"] or "",
         base=row["base"],
         category=row["category"],
         nullable=row["nullable"],

@@ -35,6 +35,10 @@ class Field:
     category: str
     """`pg_type.typcategory` of `base`: S for text, N for numbers …"""
     nullable: bool
+    storage_type: str
+    """`type` without its domains: what the domain's values are stored as."""
+    collation: str = ""
+    """Qualified and quoted, where it is not the type's own."""
     default: str | None = None
     identity: str = ""
     """ALWAYS, BY DEFAULT or empty."""

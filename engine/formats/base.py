@@ -33,6 +33,8 @@ class RawBatch:
     """Records without any content, which stand in `rows` of no batch."""
     bytes_read: int = 0
     """Of the file so far."""
+    has_nul: bool = False
+    """Whether a NUL byte has come by so far: pyarrow keeps it, PostgreSQL's text cannot hold it."""
 
 
 class Reader(Protocol):

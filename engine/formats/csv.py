@@ -132,7 +132,7 @@ class CsvReader:
             rows, row, used = _numbers(row, batch.num_rows, missing)
             found, taken = tuple(broken[taken : taken + used]), taken + used
             cells, numbers, blank = _without_blank(batch, rows)
-            yield RawBatch(cells, numbers, found, blank, self._source.bytes_read)
+            yield RawBatch(cells, numbers, found, blank, self._source.bytes_read, self._source.has_nul)
         if broken[taken:]:
             empty = pa.RecordBatch.from_arrays(
                 [pa.array([], pa.string()) for _ in self.header], [f"c{i}" for i in range(len(self.header))]
@@ -178,6 +178,7 @@ class _Watched(io.RawIOBase):
         self._decoder = codecs.getincrementaldecoder("utf-8")("strict")
         self.bytes_read = 0
         self.quotes = 0
+        self.has_nul = False
         self.failure: DataInvalid | None = None
 
     def readable(self) -> bool:
@@ -190,6 +191,7 @@ class _Watched(io.RawIOBase):
         if len(data) < size:
             data += self.take(size - len(data))
         self.quotes += data.count(b'"')
+        self.has_nul = self.has_nul or b"\0" in data
         return data
 
     def take(self, size: int) -> bytes:

@@ -1,0 +1,136 @@
+"""The job of an export: lock, snapshot, stream.
+
+The lock comes before the snapshot: without it another session's TRUNCATE or rewriting ALTER would make it read
+no rows. Bytes come from COPY and go through sealing as they come; no file is ever whole in memory.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from psycopg import IsolationLevel, sql
+from sqlalchemy.orm import Session
+
+from engine.access import CallContext, caller_of
+from engine.artifacts import ArtifactKind, ArtifactWriter
+from engine.clock import utc_now
+from engine.db.models import ExportRow, JobRow
+from engine.db.platform import Connection
+from engine.errors import Aborted, DataOpsError, FailedPrecondition, InternalError
+from engine.exports.model import ExportOptions
+from engine.exports.query import csv_copy, exported_fields
+from engine.exports.states import ExportStatus, move
+from engine.jobs.handlers import Ending
+
+if TYPE_CHECKING:
+    from engine.jobs.run import JobRun
+
+S = ExportStatus
+
+GATHER = 256 << 10
+"""COPY gives a row at a time; the writer is fed about this much at once."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written: its artifact is closed and still the job's."""
+
+    artifact_id: uuid.UUID
+    rows: int
+    size: int
+    sha256: bytes
+
+
+class ExportHandler:
+    """From a snapshot of one entity to a file."""
+
+    def started(self, session: Session, job: JobRow) -> None:
+        move(_export(session, job), S.PROCESSING, utc_now())
+
+    def run(self, run: JobRun) -> Ending:
+        resources = run.resources
+        with resources.db.transaction() as session:
+            row = _export(session, run.job)
+            context = CallContext(
+                **{k: str(v) for k, v in run.job.context.items() if k in CallContext.__dataclass_fields__}
+            )
+            caller = caller_of(session, run.job.principal_id, context, resources.clock())
+            for entity in row.entity_types:
+                caller.require("exports.create", entity)
+            # the file is known from its first part on, so that a download can follow it
+            artifact_id = resources.artifacts.create(session, ArtifactKind.EXPORT, "job", run.job.id)
+            row.artifact_id = artifact_id
+        exported = _stream_entity(run, row.entity_types[0], ExportOptions.from_record(row.options), artifact_id)
+        return lambda session: self._end(session, run, exported)
+
+    def failed(self, session: Session, job: JobRow, error: DataOpsError) -> None:
+        row = _export(session, job)
+        move(row, S.FAILED, utc_now())
+        row.error, row.artifact_id = error.as_record(), None
+
+    def cancelled(self, session: Session, job: JobRow) -> None:
+        row = _export(session, job)
+        move(row, S.CANCELLED, utc_now())
+        row.artifact_id = None
+
+    def retried(self, session: Session, job: JobRow) -> None:
+        move(_export(session, job), S.PENDING, utc_now())
+
+    def _end(self, session: Session, run: JobRun, exported: Exported) -> None:
+        resources, now = run.resources, run.resources.clock()
+        row = _export(session, run.job)
+        row.expires_at = now + timedelta(seconds=resources.settings.export_seconds)
+        resources.artifacts.adopt(session, exported.artifact_id, "export", row.id, row.expires_at)
+        row.artifact_id, row.sha256 = exported.artifact_id, exported.sha256
+        row.file_size_bytes, row.record_count = exported.size, exported.rows
+        move(row, S.COMPLETED, now)
+
+
+def _stream_entity(run: JobRun, name: str, options: ExportOptions, artifact_id: uuid.UUID) -> Exported:
+    resources = run.resources
+    with run.platform("export", autocommit=True) as connection:
+        entity = resources.catalogs.read(connection).entity(name)
+        if entity.refused:
+            raise FailedPrecondition(f"{entity.name}: {entity.refused}", reason="ENTITY_NOT_EXPORTABLE")
+        connection.isolation_level, connection.read_only = IsolationLevel.REPEATABLE_READ, True
+        with connection.transaction():
+            # ONLY is no part of LOCK here: partitions and children must stay as they are too
+            connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(entity.qualified))
+            now_there = resources.catalogs.read(connection).entity(name)
+            if now_there.fingerprint != entity.fingerprint:
+                raise Aborted(f"{name}: its definition changed while the export began", reason="CATALOG_MOVED")
+            run.stage("EXPORT", rows=entity.estimated_rows)
+            query = csv_copy(entity, exported_fields(entity, options), options)
+            with resources.artifacts.writer(artifact_id) as writer:
+                rows = _copy_out(run, connection, query, writer)
+                closed = writer.close()
+    return Exported(artifact_id, rows, closed.size, closed.sha256)
+
+
+def _copy_out(run: JobRun, connection: Connection, query: sql.Composed, writer: ArtifactWriter) -> int:
+    """Streams one COPY; returns its rows, as PostgreSQL counted them (the header is none)."""
+    gathered, size, done = [], 0, -1
+    with connection.cursor() as cursor:
+        with cursor.copy(query) as copy:
+            for line in copy:
+                gathered.append(line)
+                size += len(line)
+                done += 1
+                if size >= GATHER:
+                    writer.write(b"".join(gathered))
+                    run.progress(rows=done, bytes=writer.size)
+                    gathered, size = [], 0
+        writer.write(b"".join(gathered))
+        rows = cursor.rowcount
+    run.progress(rows=rows, bytes=writer.size)
+    return rows
+
+
+def _export(session: Session, job: JobRow) -> ExportRow:
+    row = session.get(ExportRow, job.resource_id, with_for_update=True, populate_existing=True)
+    if row is None:
+        raise InternalError("the export of this job does not exist", reason="EXPORT_GONE")
+    return row

@@ -1,0 +1,209 @@
+"""Exports as the server asks for them: short control transactions."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from engine.access import Caller, once
+from engine.audit import record_access, record_intent
+from engine.db.models import ExportRow
+from engine.errors import FailedPrecondition, InvalidRequest, NotBuilt, NotFound
+from engine.exports.model import ExportFile, ExportFormat, ExportRequest, ExportType
+from engine.exports.query import exported_fields
+from engine.exports.states import FINAL, ExportStatus, move
+from engine.ids import new_id
+from engine.jobs.model import Claim, ClaimMode, JobKind
+from engine.jobs.service import cancel_job, create_job
+from engine.paging import Page, Paging, newest_first
+from engine.resources import Resources
+
+S = ExportStatus
+
+
+class Exports:
+    """One object a process; every method is one call of one caller."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+
+    def create(self, caller: Caller, request: ExportRequest, request_id: str, body_sha256: bytes) -> ExportRow:
+        """Records an export and its job.
+
+        Raises:
+            NotBuilt: NOT_BUILT; PermissionDenied; NotFound: ENTITY_UNKNOWN; AlreadyExists: REQUEST_ID_REUSED;
+            InvalidRequest: OPTION_INVALID, FIELD_UNKNOWN, FIELD_SECRET, FIELD_DUPLICATE.
+        """
+        name = _single_entity(request)
+        caller.require("exports.create", name)
+        exported_fields(self._resources.catalogs.load().entity(name), request.options)
+        now = self._resources.clock()
+        with self._resources.db.transaction() as session:
+
+            def make() -> uuid.UUID:
+                return _create(session, caller, request, name, now)
+
+            export_id, fresh = once(session, caller, "CreateExport", request_id, body_sha256, make, now)
+            row = _get(session, export_id)
+        if fresh:
+            self._resources.bell.ring()
+        return row
+
+    def get(self, caller: Caller, export_id: uuid.UUID) -> ExportRow:
+        """Raises:
+        NotFound: EXPORT_UNKNOWN, also for one with an entity the caller may not read exports of.
+        """
+        with self._resources.db.transaction() as session:
+            row = _get(session, export_id)
+        self._require(caller, "exports.read", row)
+        return row
+
+    def list(
+        self, caller: Caller, paging: Paging, entity_type: str = "", statuses: Sequence[str] = ()
+    ) -> Page[ExportRow]:
+        """Newest first, of the entities whose exports the caller may read."""
+        query = select(ExportRow)
+        if entity_type:
+            query = query.where(ExportRow.entity_types.contains([entity_type]))
+        if statuses:
+            query = query.where(ExportRow.status.in_(statuses))
+        if not caller.may("exports.read", "*"):
+            names = [e.name for e in self._resources.catalogs.load().entities() if caller.may("exports.read", e.name)]
+            query = query.where(ExportRow.entity_types.contained_by(names))
+        with self._resources.db.transaction() as session:
+            return newest_first(session, query, paging, ExportRow.created_at, ExportRow.id)
+
+    def cancel(self, caller: Caller, export_id: uuid.UUID) -> ExportRow:
+        """Cancels a waiting or running export; one that has ended stays as it is."""
+        now = self._resources.clock()
+        with self._resources.db.transaction() as session:
+            row = _get(session, export_id, lock=True)
+            self._require(caller, "exports.cancel", row)
+            if row.status not in FINAL and row.job_id is not None:
+                record_access(session, caller, "exports.cancel", "export", row.id, {}, now)
+                cancel_job(session, row.job_id, now)
+            session.flush()
+            session.refresh(row)
+        if row.job_id is not None:
+            self._resources.bell.announce(row.job_id)
+        return row
+
+    def delete(self, caller: Caller, export_id: uuid.UUID) -> ExportRow:
+        """Removes an ended export's file; a deleted one stays deleted.
+
+        Raises:
+            FailedPrecondition: EXPORT_STATE while its job waits or runs.
+        """
+        now = self._resources.clock()
+        artifact_id = None
+        with self._resources.db.transaction() as session:
+            row = _get(session, export_id, lock=True)
+            self._require(caller, "exports.delete", row)
+            if row.status != S.DELETED:
+                artifact_id = row.artifact_id
+                record_access(session, caller, "exports.delete", "export", row.id, {}, now)
+                self._drop(session, row, S.DELETED, now)
+        if artifact_id is not None:
+            self._resources.artifacts.purge(artifact_id)
+        return row
+
+    def download(self, caller: Caller, export_id: uuid.UUID) -> ExportFile:
+        """The file of an export, complete or being written.
+
+        Raises:
+            FailedPrecondition: EXPORT_NOT_READY, EXPORT_EXPIRED, or EXPORT_STATE for one that failed or was deleted.
+        """
+        with self._resources.db.transaction() as session:
+            row = _get(session, export_id)
+        self._require(caller, "exports.download", row)
+        if row.artifact_id is None:
+            reasons = {S.PENDING: "EXPORT_NOT_READY", S.PROCESSING: "EXPORT_NOT_READY", S.EXPIRED: "EXPORT_EXPIRED"}
+            raise FailedPrecondition(
+                f"export: found it {row.status}, expected one with a file",
+                reason=reasons.get(S(row.status), "EXPORT_STATE"),
+                metadata={"status": row.status},
+            )
+        return ExportFile(row.artifact_id, row.file_name, "text/csv", lambda: self._writing(export_id))
+
+    def expire(self, now: datetime) -> int:
+        """Marks exports whose time is over and lets their files go; how many."""
+        with self._resources.db.transaction() as session:
+            over = select(ExportRow).where(ExportRow.status == S.COMPLETED.value, ExportRow.expires_at < now)
+            rows = list(session.scalars(over.with_for_update(skip_locked=True).limit(100)))
+            for row in rows:
+                self._drop(session, row, S.EXPIRED, now)
+        return len(rows)
+
+    def _writing(self, export_id: uuid.UUID) -> bool:
+        with self._resources.db.transaction() as session:
+            return _get(session, export_id).status == S.PROCESSING
+
+    def _drop(self, session: Session, row: ExportRow, to: ExportStatus, now: datetime) -> None:
+        move(row, to, now)
+        if row.artifact_id is not None:
+            self._resources.artifacts.discard(session, row.artifact_id)
+            row.artifact_id = None
+
+    def _require(self, caller: Caller, operation: str, row: ExportRow) -> None:
+        if not all(caller.may("exports.read", entity) for entity in row.entity_types):
+            raise _unknown(row.id)
+        for entity in row.entity_types:
+            caller.require(operation, entity)
+
+
+def _single_entity(request: ExportRequest) -> str:
+    if request.export_type is not ExportType.ENTITY or len(request.entity_types) != 1:
+        raise NotBuilt("export_type: expected ENTITY with one entity in this release", reason="NOT_BUILT")
+    if request.format is not ExportFormat.CSV:
+        raise NotBuilt(f"format: found {request.format}, expected CSV in this release", reason="NOT_BUILT")
+    delimiter = request.options.delimiter
+    if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n\\\0' or delimiter.isalnum():
+        raise InvalidRequest(f"delimiter: expected one ASCII mark, found {delimiter!r}", reason="OPTION_INVALID")
+    return request.entity_types[0]
+
+
+def _create(session: Session, caller: Caller, request: ExportRequest, name: str, now: datetime) -> uuid.UUID:
+    export_id = new_id()
+    row = ExportRow(
+        id=export_id,
+        export_type=request.export_type.value,
+        entity_types=list(request.entity_types),
+        format=request.format.value,
+        status=S.PENDING.value,
+        options=request.options.as_record(),
+        principal_id=caller.principal_id,
+        context=caller.context.as_record(),
+        file_name=f"{name}-{now:%Y%m%dT%H%M%SZ}.csv",
+        created_at=now,
+    )
+    session.add(row)
+    session.flush()
+    details = {"entity_types": list(request.entity_types), "format": request.format.value}
+    intent_id = record_intent(session, caller, "exports.create", "export", export_id, details, now)
+    job = create_job(
+        session,
+        kind=JobKind.EXPORT,
+        resource_type="export",
+        resource_id=export_id,
+        claims=[Claim(entity, ClaimMode.READ) for entity in request.entity_types],
+        caller=caller,
+        intent_id=intent_id,
+        now=now,
+    )
+    row.job_id = job.id
+    return export_id
+
+
+def _get(session: Session, export_id: uuid.UUID, *, lock: bool = False) -> ExportRow:
+    row = session.get(ExportRow, export_id, with_for_update=lock, populate_existing=True)
+    if row is None:
+        raise _unknown(export_id)
+    return row
+
+
+def _unknown(export_id: uuid.UUID) -> NotFound:
+    return NotFound("export: found none with this id", reason="EXPORT_UNKNOWN", metadata={"export_id": str(export_id)})

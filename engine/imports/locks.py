@@ -1,0 +1,110 @@
+"""Which lock apply takes on the table, decided by the plan and stated in it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import sql
+
+from engine.catalog import Entity
+from engine.db.platform import Connection
+
+if TYPE_CHECKING:
+    from engine.jobs.run import JobRun
+
+WHOLE_TABLE_SHARE = 0.2
+"""From a fifth of the rows on, one lock that stops writers is cheaper than what concurrent writers cost: 15-20 %
+faster than ON CONFLICT, measured at 1,000,000 rows."""
+
+ROWS_PER_SECOND = 60_000
+"""Of a plain INSERT into a table with three indexes, measured at 1,000,000 rows on 2 cores."""
+
+ROW_EXCLUSIVE = "ROW EXCLUSIVE"
+SHARE_ROW_EXCLUSIVE = "SHARE ROW EXCLUSIVE"
+
+
+@dataclass(frozen=True)
+class LockChoice:
+    """The lock's mode as PostgreSQL calls it, who waits for it, and for how long about."""
+
+    mode: str
+    blocks: str
+    seconds: float
+
+    def as_record(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @property
+    def whole(self) -> bool:
+        """Whether nobody else writes the table meanwhile, so that its rows can be counted before and after."""
+        return self.mode != ROW_EXCLUSIVE
+
+
+def choose_lock(connection: Connection, entity: Entity, writes: int) -> LockChoice:
+    """By how much of the table is written. Readers go on in either mode."""
+    seconds = round(0.1 + writes / ROWS_PER_SECOND, 1)
+    if writes > WHOLE_TABLE_SHARE * _rows(connection, entity):
+        return LockChoice(SHARE_ROW_EXCLUSIVE, "other writers of the table", seconds)
+    return LockChoice(ROW_EXCLUSIVE, "writers of the same keys", seconds)
+
+
+def _rows(connection: Connection, entity: Entity) -> int:
+    """About how many rows the table has now: by its size, since statistics of a fresh table say nothing."""
+    row = connection.execute(
+        sql.SQL(
+            "SELECT CASE WHEN sum(c.relpages) > 0 AND sum(c.reltuples) > 0 "
+            "THEN sum(c.reltuples / c.relpages * pg_relation_size(c.oid) / 8192) FILTER (WHERE c.relpages > 0) "
+            "ELSE (SELECT count(*) FROM (SELECT FROM {} LIMIT 100000) few) END::bigint "
+            "FROM pg_class c WHERE c.oid IN (SELECT relid FROM pg_partition_tree({}::regclass) "
+            "UNION SELECT {}::regclass) AND c.relkind = 'r'"
+        ).format(entity.relation, sql.Literal(_text(connection, entity)), sql.Literal(_text(connection, entity)))
+    ).fetchone()
+    return int(row[0] or 0) if row else 0
+
+
+def _text(connection: Connection, entity: Entity) -> str:
+    return entity.qualified.as_string(connection)
+
+
+LOCK_SECONDS = 60.0
+"""How long apply tries for its lock before the attempt ends; each try waits the session's lock_timeout (3 s), so that
+those who queue behind it wait no longer than that."""
+
+
+def wait_for_lock(run: JobRun, connection: Connection, entity: Entity, mode: str) -> None:
+    """Begins the effect's transaction: the fence, then the lock. Says who blocks, each time it does not get it.
+
+    Raises:
+        psycopg.errors.LockNotAvailable: after LOCK_SECONDS; the job tries again later.
+    """
+    deadline, pause = time.monotonic() + LOCK_SECONDS, 0.2
+    statement = sql.SQL("LOCK TABLE {} IN {} MODE").format(entity.relation, sql.SQL(mode))
+    while True:
+        run.hold(connection)
+        try:
+            connection.execute(statement)
+            return
+        except psycopg.errors.LockNotAvailable:
+            connection.rollback()
+            if time.monotonic() > deadline:
+                raise
+        run.notice("LOCK_WAITING", f"waiting for {mode} on {entity.name}, held by {_holders(connection, entity)}")
+        until = time.monotonic() + pause
+        while time.monotonic() < until:
+            run.check()
+            time.sleep(0.1)
+        pause = min(pause * 2, 5.0)
+
+
+def _holders(connection: Connection, entity: Entity) -> str:
+    row = connection.execute(
+        "SELECT string_agg(DISTINCT format('%%s (pid %%s)', coalesce(nullif(a.application_name, ''), 'a session'),"
+        " a.pid), ', ') FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
+        " WHERE l.relation = %s::regclass AND l.granted AND l.pid <> pg_backend_pid() AND l.mode <> 'AccessShareLock'",
+        (_text(connection, entity),),
+    ).fetchone()
+    connection.rollback()
+    return (row[0] if row else None) or "a session that has just let go"

@@ -1,0 +1,199 @@
+"""The plan as an artifact: streams of COPY text lines in parts of whole rows, and a head that binds them.
+
+Each part is one zstd frame, sealed by the artifact as every part is. Its index record says what it holds (rows, first
+row number, first key), so a page of changes is read without the rest. Streams:
+
+    INSERT   row number, fingerprint or NULL, then the planned fields in the head's order     in key order
+    SKIP     row number, relied fingerprint, then the key's fields                            in key order
+    ERRORS   row number, severity, field, code, message, value                               in row order
+    HEAD     one JSON object, written last: everything apply must agree with
+
+A line is written once, by PostgreSQL, and those bytes are what apply feeds to COPY. `plan_digest` is the SHA-256 of the
+head, which holds the SHA-256 of every stream's lines, so that it binds every byte of the plan.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import zstandard
+
+from engine.errors import DataLoss
+
+FORMAT = 1
+PART_BYTES = 4 << 20
+"""Lines per part before compression: small enough that a page costs one part, large enough that zstd loses nothing."""
+
+_LEVEL = 1
+
+
+class PartSink(Protocol):
+    """What a plan is written into: an artifact's writer."""
+
+    def write_part(self, data: bytes, *, stream: str, index: dict[str, Any]) -> int: ...
+
+
+class Part(Protocol):
+    number: int
+    stream: str
+    index: dict[str, Any] | None
+
+
+class PartStore(Protocol):
+    """What a plan is read from: an artifact's reader."""
+
+    def parts(self, stream: str | None = None) -> list[Any]: ...
+    def read_part(self, number: int) -> bytes: ...
+
+
+class StreamWriter:
+    """Writes one stream's lines; `rows` and `sha256` stand when it is closed."""
+
+    def __init__(self, sink: PartSink, stream: str, *, key_at: tuple[int, ...] = ()) -> None:
+        """Args:
+        key_at: positions, in a line, of the fields whose values a part's index names as its first key.
+        """
+        self._sink = sink
+        self._stream = stream
+        self._key_at = key_at
+        self._lines: list[bytes] = []
+        self._bytes = 0
+        self._digest = hashlib.sha256()
+        self._packer = zstandard.ZstdCompressor(level=_LEVEL)
+        self.rows = 0
+        self.lines = 0
+        """Added so far, written or not."""
+
+    def add(self, line: bytes | bytearray | memoryview) -> None:
+        """One whole line, with its line end."""
+        self._lines.append(bytes(line))
+        self._bytes += len(line)
+        self.lines += 1
+        if self._bytes >= PART_BYTES:
+            self._flush()
+
+    def close(self) -> dict[str, Any]:
+        """The stream's entry in the head."""
+        self._flush()
+        return {"rows": self.rows, "sha256": self._digest.hexdigest()}
+
+    def _flush(self) -> None:
+        if not self._lines:
+            return
+        data = b"".join(self._lines)
+        first = split_line(self._lines[0])
+        index = {
+            "rows": len(self._lines),
+            "at": self.rows,
+            "first_row": int(first[0] or 0),
+            "first_key": [first[i] for i in self._key_at],
+            "bytes": len(data),
+        }
+        self._digest.update(data)
+        self._sink.write_part(self._packer.compress(data), stream=self._stream, index=index)
+        self.rows += len(self._lines)
+        self._lines, self._bytes = [], 0
+
+
+def write_head(sink: PartSink, head: dict[str, Any]) -> bytes:
+    """Writes the head as the plan's last part and gives its digest, which is the plan's."""
+    data = canonical(head)
+    sink.write_part(zstandard.ZstdCompressor(level=_LEVEL).compress(data), stream="HEAD", index={"bytes": len(data)})
+    return hashlib.sha256(data).digest()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan that was opened: its head agrees with the digest it is known by."""
+
+    store: PartStore
+    head: dict[str, Any]
+
+    @classmethod
+    def open(cls, store: PartStore, digest: bytes) -> Plan:
+        """Raises:
+        DataLoss: PLAN_DAMAGED when the head is not what `digest` says.
+        """
+        parts = store.parts("HEAD")
+        data = _unpack(store, parts[0]) if len(parts) == 1 else b""
+        if hashlib.sha256(data).digest() != digest:
+            raise DataLoss("plan: the head found is not the one that was shown", reason="PLAN_DAMAGED")
+        return cls(store, json.loads(data))
+
+    def rows(self, stream: str) -> int:
+        return int(self.head["streams"].get(stream, {"rows": 0})["rows"])
+
+    def lines(self, stream: str) -> Iterator[bytes]:
+        """The stream's bytes, part by part, whole lines each. The digest is proven as they pass.
+
+        Raises:
+            DataLoss: PLAN_DAMAGED, at the latest after the last part: whoever consumes must not have acted before.
+        """
+        digest = hashlib.sha256()
+        for part in self.store.parts(stream):
+            data = _unpack(self.store, part)
+            digest.update(data)
+            yield data
+        if stream in self.head["streams"] and digest.hexdigest() != self.head["streams"][stream]["sha256"]:
+            raise DataLoss(f"plan: the stream {stream} found is not the one that was shown", reason="PLAN_DAMAGED")
+
+    def page(self, stream: str, start: int, count: int) -> list[list[str | None]]:
+        """`count` lines from line `start` on, split into fields."""
+        return read_page(self.store, stream, start, count)
+
+
+def read_page(store: PartStore, stream: str, start: int, count: int) -> list[list[str | None]]:
+    """`count` lines of `stream` from line `start` on: only the parts that hold them are opened."""
+    found: list[list[str | None]] = []
+    for part in store.parts(stream):
+        at, rows = int(part.index["at"]), int(part.index["rows"])
+        if at + rows <= start or len(found) >= count:
+            continue
+        lines = _unpack(store, part).splitlines(keepends=False)
+        wanted = lines[max(0, start - at) : max(0, start - at) + count - len(found)]
+        found += [split_line(line) for line in wanted]
+    return found
+
+
+def canonical(value: dict[str, Any]) -> bytes:
+    """One spelling of a JSON object, so that its digest means its content."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+_ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\"}
+
+
+def split_line(line: bytes) -> list[str | None]:
+    """The fields of one line of COPY text, as PostgreSQL writes it; NULL is None."""
+    return [_field(cell) for cell in line.rstrip(b"\n").decode("utf-8").split("\t")]
+
+
+def _field(cell: str) -> str | None:
+    if cell == "\\N":
+        return None
+    if "\\" not in cell:
+        return cell
+    pieces = cell.split("\\")
+    text, i = pieces[0], 1
+    while i < len(pieces):
+        piece = pieces[i]
+        if piece:
+            text += _ESCAPES.get(piece[0], piece[0]) + piece[1:]
+        elif i + 1 < len(pieces):  # an escaped backslash: the next piece is plain text
+            i += 1
+            text += "\\" + pieces[i]
+        i += 1
+    return text
+
+
+def _unpack(store: PartStore, part: Any) -> bytes:
+    try:
+        return zstandard.ZstdDecompressor().decompress(
+            store.read_part(part.number), max_output_size=int(part.index["bytes"]), allow_extra_data=False
+        )
+    except zstandard.ZstdError:
+        raise DataLoss(f"plan: part {part.number} cannot be decompressed", reason="PLAN_DAMAGED") from None

@@ -1,0 +1,34 @@
+"""How apply knows what is stored: the cheapest way that the table's own triggers allow."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from engine.catalog import Entity
+from engine.errors import FailedPrecondition
+
+
+class Proof(Enum):
+    """What stands in for looking at each row."""
+
+    COUNT = "count"
+    """Nothing can change a row on its way: the number of inserted rows proves them all."""
+    RETURNING = "returning"
+    """A BEFORE trigger or the server itself decides values: RETURNING gives what is stored."""
+    READ_AGAIN = "read again"
+    """An AFTER trigger may update the row once more (seen: RETURNING gave `x`, the trigger stored `x!`)."""
+
+
+def choose_proof(entity: Entity, server_assigned: bool) -> Proof:
+    """Raises:
+    FailedPrecondition: ENTITY_NOT_IMPORTABLE for AFTER triggers on a table without a key to read by.
+    """
+    firing = [t for t in entity.triggers if t.fires and t.row and "INSERT" in t.events]
+    if any(t.timing == "AFTER" for t in firing):
+        if not entity.key:
+            raise FailedPrecondition(
+                f"{entity.name}: found AFTER row triggers and no key, so what is stored cannot be proven",
+                reason="ENTITY_NOT_IMPORTABLE",
+            )
+        return Proof.READ_AGAIN
+    return Proof.RETURNING if firing or server_assigned else Proof.COUNT

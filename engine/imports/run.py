@@ -1,0 +1,198 @@
+"""The two jobs of an import. Read `PlanHandler.run` and `ApplyHandler.run` as the table of contents.
+
+upload -> decode -> map -> validate -> plan      IMPORT_PLAN
+plan -> backup -> apply -> report                IMPORT_APPLY
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.orm import Session
+
+from engine.access import CallContext, Caller, caller_of
+from engine.audit import record_intent
+from engine.clock import utc_now
+from engine.db.models import ArtifactRow, ImportRow, JobRow, UploadRow
+from engine.errors import DataInvalid, DataOpsError, FailedPrecondition, InternalError
+from engine.imports.apply import ROLLED_BACK, Applier
+from engine.imports.backup import back_up
+from engine.imports.model import ImportOptions
+from engine.imports.plan import Planned, Planner
+from engine.imports.report import make_report, not_successful, successful, write_report
+from engine.imports.states import ImportStatus, fail, move
+from engine.jobs.handlers import Ending
+from engine.jobs.model import Claim, ClaimMode, JobKind
+from engine.jobs.service import create_job
+from engine.resources import Resources
+
+if TYPE_CHECKING:
+    from engine.jobs.run import JobRun
+
+S = ImportStatus
+
+SWEEP_MARGIN = timedelta(hours=1)
+"""An expired plan's artifact outlives it a little: what expires the import and what sweeps artifacts are two duties."""
+
+
+class PlanHandler:
+    """From an upload to a plan somebody can look at."""
+
+    def started(self, session: Session, job: JobRow) -> None:
+        move(_import(session, job), S.VALIDATING, utc_now())
+
+    def run(self, run: JobRun) -> Ending:
+        resources = run.resources
+        with resources.db.transaction() as session:
+            row = _import(session, run.job, lock=False)
+            upload = session.get(UploadRow, row.upload_id)
+            caller = _caller(session, run.job, resources.clock())
+        if upload is None or upload.state != "FINISHED" or upload.artifact_id is None:
+            raise FailedPrecondition("upload: found it gone, expected a finished one", reason="UPLOAD_GONE")
+        caller.require("imports.create", row.entity_type, row.import_type)
+        planned = Planner(run, row, upload, caller).plan()
+        return lambda session: self._end(session, run, planned, caller)
+
+    def failed(self, session: Session, job: JobRow, error: DataOpsError) -> None:
+        fail(_import(session, job), error, utc_now())
+
+    def cancelled(self, session: Session, job: JobRow) -> None:
+        move(_import(session, job), S.CANCELLED, utc_now())
+
+    def retried(self, session: Session, job: JobRow) -> None:
+        move(_import(session, job), S.PENDING, utc_now())
+
+    def _end(self, session: Session, run: JobRun, planned: Planned, caller: Caller) -> None:
+        resources, now = run.resources, run.resources.clock()
+        row = _import(session, run.job)
+        options = ImportOptions.from_record(row.options)
+        row.total_records, row.failed_records = planned.counts.total, planned.counts.failed
+        row.plan_artifact_id, row.rejects_artifact_id = planned.artifact_id, planned.rejects_artifact_id
+        row.plan_digest, row.plan_summary = planned.digest, planned.summary
+        row.plan_expires_at = now + timedelta(seconds=resources.settings.plan_seconds)
+        kept = now + timedelta(seconds=resources.settings.report_seconds)
+        resources.artifacts.adopt(session, planned.artifact_id, "import", row.id, row.plan_expires_at + SWEEP_MARGIN)
+        if planned.rejects_artifact_id is not None:
+            resources.artifacts.adopt(session, planned.rejects_artifact_id, "import", row.id, kept)
+        if (over := _over_budget(options, planned)) is not None:
+            resources.artifacts.adopt(session, planned.artifact_id, "import", row.id, kept)
+            fail(row, over, now)
+        elif options.auto_apply:
+            begin_apply(session, resources, row, caller, now)
+        else:
+            move(row, S.AWAITING_APPROVAL, now)
+
+
+class ApplyHandler:
+    """From an approved plan to rows, and to a report."""
+
+    def started(self, session: Session, job: JobRow) -> None:
+        """The import is PROCESSING since its apply was asked for."""
+
+    def run(self, run: JobRun) -> Ending:
+        resources = run.resources
+        with resources.db.transaction() as session:
+            row = _import(session, run.job, lock=False)
+            caller = _caller(session, run.job, resources.clock())
+        caller.require("imports.apply", row.entity_type, row.import_type)
+        backup_id = back_up(run, row.entity_type)
+        facts = Applier(run, row).apply()
+        run.stage("REPORT")
+        report = make_report(row.plan_summary or {}, facts, backup_id)
+        report_id = write_report(run, row, report, facts, resources.clock())
+        return lambda session: self._end(session, run, report, report_id, facts, backup_id)
+
+    def failed(self, session: Session, job: JobRow, error: DataOpsError) -> None:
+        to = S.ROLLED_BACK if error.metadata.get(ROLLED_BACK) else S.FAILED
+        fail(_import(session, job), error, utc_now(), to=to)
+
+    def cancelled(self, session: Session, job: JobRow) -> None:
+        move(_import(session, job), S.CANCELLED, utc_now())
+
+    def retried(self, session: Session, job: JobRow) -> None:
+        move(_import(session, job), S.PROCESSING, utc_now())
+
+    def _end(
+        self,
+        session: Session,
+        run: JobRun,
+        report: dict[str, Any],
+        report_id: uuid.UUID,
+        facts: dict[str, Any],
+        backup_id: uuid.UUID | None,
+    ) -> None:
+        resources, now = run.resources, run.resources.clock()
+        row = _import(session, run.job)
+        kept = now + timedelta(seconds=resources.settings.report_seconds)
+        resources.artifacts.adopt(session, report_id, "import", row.id, kept)
+        undo_id = uuid.UUID(facts["undo_artifact_id"]) if facts["undo_artifact_id"] else row.plan_artifact_id
+        assert undo_id is not None
+        if session.get(ArtifactRow, undo_id) is None:
+            raise InternalError("the undo data of this import is gone", reason="UNDO_GONE")
+        resources.artifacts.adopt(session, undo_id, "import", row.id, kept)
+        row.report, row.report_artifact_id, row.undo_artifact_id = report, report_id, undo_id
+        row.pre_import_backup_id = backup_id
+        row.total_records = report["total_records"]
+        row.successful_records, row.failed_records = successful(report), not_successful(report)
+        move(row, S.COMPLETED, now)
+        release_upload(session, resources, row, now)
+
+
+def begin_apply(session: Session, resources: Resources, row: ImportRow, caller: Caller, now: datetime) -> JobRow:
+    """Puts the import's apply into the queue: the intent, the job, the claim to write."""
+    move(row, S.PROCESSING, now)
+    intent_id = record_intent(
+        session,
+        caller,
+        "imports.apply",
+        "import",
+        row.id,
+        {"entity_types": [row.entity_type], "plan_digest": (row.plan_digest or b"").hex()},
+        now,
+    )
+    job = create_job(
+        session,
+        kind=JobKind.IMPORT_APPLY,
+        resource_type="import",
+        resource_id=row.id,
+        claims=[Claim(row.entity_type, ClaimMode.WRITE)],
+        caller=caller,
+        intent_id=intent_id,
+        now=now,
+    )
+    row.apply_job_id = job.id
+    assert row.plan_artifact_id is not None
+    kept = now + timedelta(seconds=resources.settings.report_seconds)
+    resources.artifacts.adopt(session, row.plan_artifact_id, "import", row.id, kept)
+    return job
+
+
+def release_upload(session: Session, resources: Resources, row: ImportRow, now: datetime) -> None:
+    """Deletes the upload of a completed import. Other plans made from it are not affected: a plan stands alone."""
+    from engine.uploads.service import Uploads
+
+    Uploads(resources).delete(session, row.upload_id)
+
+
+def _import(session: Session, job: JobRow, *, lock: bool = True) -> ImportRow:
+    row = session.get(ImportRow, job.resource_id, with_for_update=lock, populate_existing=True)
+    if row is None:
+        raise InternalError("the import of this job does not exist", reason="IMPORT_GONE")
+    return row
+
+
+def _caller(session: Session, job: JobRow, now: datetime) -> Caller:
+    """The caller with the roles held now: what was permitted at the call may not be any more."""
+    context = CallContext(**{k: str(v) for k, v in job.context.items() if k in CallContext.__dataclass_fields__})
+    return caller_of(session, job.principal_id, context, now)
+
+
+def _over_budget(options: ImportOptions, planned: Planned) -> DataInvalid | None:
+    budget = options.error_budget
+    if budget is None or planned.counts.failed <= budget:
+        return None
+    return DataInvalid(
+        f"file: found {planned.counts.failed} failed records, expected at most {budget}", reason="ERROR_BUDGET_EXCEEDED"
+    )

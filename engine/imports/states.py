@@ -1,0 +1,62 @@
+"""An import's states, and the only functions that change them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+from engine.db.models import ImportRow
+from engine.errors import DataOpsError, FailedPrecondition
+
+
+class ImportStatus(StrEnum):
+    """PENDING and VALIDATING are the plan's, PROCESSING is apply's; the words with an end in them are final."""
+
+    PENDING = "PENDING"
+    VALIDATING = "VALIDATING"
+    AWAITING_APPROVAL = "AWAITING_APPROVAL"
+    PROCESSING = "PROCESSING"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    ROLLED_BACK = "ROLLED_BACK"
+    CANCELLED = "CANCELLED"
+    EXPIRED = "EXPIRED"
+
+
+S = ImportStatus
+FINAL = frozenset({S.COMPLETED, S.FAILED, S.ROLLED_BACK, S.CANCELLED, S.EXPIRED})
+
+_ALLOWED: dict[ImportStatus, frozenset[ImportStatus]] = {
+    S.PENDING: frozenset({S.VALIDATING, S.FAILED, S.CANCELLED}),
+    S.VALIDATING: frozenset({S.AWAITING_APPROVAL, S.PROCESSING, S.FAILED, S.CANCELLED}),
+    S.AWAITING_APPROVAL: frozenset({S.PROCESSING, S.CANCELLED, S.EXPIRED}),
+    # a transaction that was begun and undone is ROLLED_BACK; one that never began is FAILED
+    S.PROCESSING: frozenset({S.COMPLETED, S.FAILED, S.ROLLED_BACK, S.CANCELLED}),
+    # RetryJob runs the failed phase again
+    S.FAILED: frozenset({S.PENDING, S.PROCESSING}),
+    S.ROLLED_BACK: frozenset({S.PROCESSING}),
+}
+
+
+def move(row: ImportRow, to: ImportStatus, now: datetime) -> None:
+    """Changes the status; a final one sets `completed_at`.
+
+    Raises:
+        FailedPrecondition: IMPORT_STATE when the present status does not lead there.
+    """
+    if to not in _ALLOWED.get(S(row.status), frozenset()):
+        raise FailedPrecondition(
+            f"import: found it {row.status}, which does not become {to}",
+            reason="IMPORT_STATE",
+            metadata={"status": row.status},
+        )
+    row.status = to
+    row.completed_at = now if to in FINAL else None
+    if to not in FINAL:
+        row.error = None
+
+
+def fail(row: ImportRow, error: DataOpsError, now: datetime, *, to: ImportStatus = S.FAILED) -> None:
+    """FAILED or ROLLED_BACK, with the reason a caller may read."""
+    move(row, to, now)
+    row.error = error.as_record()

@@ -1,0 +1,141 @@
+"""Validate, first half: what a batch's own cells tell, in Arrow, a column at a time.
+
+Every record of the file goes one of three ways: proven (its cells are certainly valid), doubtful (PostgreSQL's input
+functions will say), or refused (with one verdict per fault). Uniqueness, references and checks need the other rows and
+the table: `staging` looks at them in SQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from engine.catalog import Field
+from engine.formats.base import BrokenRow, RawBatch
+from engine.imports import proof
+from engine.imports.mapping import Columns
+from engine.imports.model import Severity
+
+MASK = "***"
+SHOWN = 200
+"""Characters of a value that a verdict shows."""
+
+VERDICT = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("severity", pa.string()),
+        ("field", pa.string()),
+        ("code", pa.string()),
+        ("message", pa.string()),
+        ("value", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One batch, judged. `proven` and `doubtful` hold the row number and the mapped cells in catalog order."""
+
+    proven: pa.RecordBatch
+    doubtful: pa.RecordBatch
+    verdicts: pa.RecordBatch
+    unsure: frozenset[str]
+    """Names of the fields with a cell that nothing was certain of."""
+
+
+class Judge:
+    """Judges the batches of one file."""
+
+    def __init__(self, columns: Columns) -> None:
+        self._columns = columns
+        self._names = ["row", *(m.field.name for m in columns.mapped)]
+
+    def judge(self, batch: RawBatch) -> Judged:
+        arrays = [batch.cells.column(m.index) for m in self._columns.mapped]
+        verdicts = [_broken(batch.broken)]
+        good = pa.array([True] * batch.cells.num_rows) if not arrays else None
+        unsure: set[str] = set()
+        for mapped, cells in zip(self._columns.mapped, arrays, strict=True):
+            certain = self._certain(mapped.field, cells)
+            if batch.has_nul:
+                certain = self._without_nul(mapped.field, cells, batch.rows, certain, verdicts)
+            if not mapped.field.nullable and cells.null_count:
+                missing = pc.is_null(cells)
+                verdicts.append(
+                    _verdict(batch.rows.filter(missing), mapped.field, "REQUIRED", "expected a value, found none")
+                )
+                certain = _and(certain, pc.invert(missing))
+            if certain is not None:
+                unsure.add(mapped.field.name)
+                good = _and(good, certain)
+        whole = pa.RecordBatch.from_arrays([batch.rows, *arrays], self._names)
+        proven = whole if good is None else whole.filter(good)
+        doubtful = whole.slice(0, 0) if good is None else whole.filter(pc.invert(good))
+        return Judged(proven, doubtful, _together(verdicts), frozenset(unsure))
+
+    def _certain(self, field: Field, cells: pa.StringArray) -> pa.BooleanArray | None:
+        """True where a cell is certainly valid or NULL; None when all are."""
+        if proof.always_valid(field):
+            return None
+        if (most := proof.longest(field)) is not None:
+            certain = pc.less_equal(pc.utf8_length(cells), most)
+        elif field.labels:
+            certain = pc.is_in(cells, value_set=pa.array(field.labels, pa.string()))
+        elif (pattern := proof.pattern(field)) is not None:
+            certain = pc.match_substring_regex(cells, pattern)
+        else:
+            certain = pa.array([False] * len(cells))
+        certain = pc.or_(pc.fill_null(certain, False), pc.is_null(cells))
+        return None if certain.true_count == len(certain) else certain
+
+    def _without_nul(
+        self,
+        field: Field,
+        cells: pa.StringArray,
+        rows: pa.Int64Array,
+        certain: pa.BooleanArray | None,
+        verdicts: list[pa.RecordBatch],
+    ) -> pa.BooleanArray | None:
+        held = pc.fill_null(pc.match_substring(cells, "\0"), False)
+        if not held.true_count:
+            return certain
+        verdicts.append(
+            _verdict(rows.filter(held), field, "NUL_BYTE", "found a NUL byte, which PostgreSQL's text cannot hold")
+        )
+        return _and(certain, pc.invert(held))
+
+
+def _broken(broken: Iterable[BrokenRow]) -> pa.RecordBatch:
+    rows = list(broken)
+    return pa.RecordBatch.from_arrays(
+        [
+            pa.array([b.row for b in rows], pa.int64()),
+            pa.array([Severity.FAILED.value] * len(rows), pa.string()),
+            pa.array([""] * len(rows), pa.string()),
+            pa.array(["WRONG_FIELD_COUNT"] * len(rows), pa.string()),
+            pa.array([b.message for b in rows], pa.string()),
+            pa.array([""] * len(rows), pa.string()),
+        ],
+        schema=VERDICT,
+    )
+
+
+def _verdict(rows: pa.Int64Array, field: Field, code: str, message: str) -> pa.RecordBatch:
+    """One verdict on each of `rows`. No value: what is wrong is its absence, or cannot be shown."""
+    words = [Severity.FAILED.value, field.name, code, message, ""]
+    return pa.RecordBatch.from_arrays([rows, *(pa.repeat(word, len(rows)) for word in words)], schema=VERDICT)
+
+
+def _together(verdicts: list[pa.RecordBatch]) -> pa.RecordBatch:
+    table = pa.Table.from_batches(verdicts, VERDICT).combine_chunks()
+    batches = table.to_batches()
+    return batches[0] if batches else verdicts[0]
+
+
+def _and(one: pa.BooleanArray | None, other: pa.BooleanArray | None) -> pa.BooleanArray | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return pc.and_(one, other)
