@@ -1,0 +1,1 @@
+"""`dataops-admin`: what an operator does beside the running service."""

@@ -1,0 +1,126 @@
+"""The `dataops-admin` command. It works on the control database directly: no server needs to run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import typer
+
+from engine import telemetry
+from engine.access.grants import list_grants
+from engine.access.service import bootstrap, find_principal, principals
+from engine.admin.configuration import document
+from engine.clock import utc_now
+from engine.config import Settings, load_settings
+from engine.db import migrate
+from engine.db.database import Database
+from engine.errors import DataOpsError, NotFound
+from engine.paging import MAX_SIZE, Paging
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Operate a DataOps installation.")
+config = typer.Typer(no_args_is_help=True, help="The settings.")
+grants = typer.Typer(no_args_is_help=True, help="Roles in principals' hands.")
+app.add_typer(config, name="config")
+app.add_typer(grants, name="grants")
+
+log = structlog.get_logger(__name__)
+
+
+def main() -> None:
+    """Entry point: domain errors become one line and exit code 1."""
+    try:
+        app()
+    except DataOpsError as error:
+        sys.stderr.write(f"dataops-admin: {error}\n")
+        sys.exit(1)
+
+
+@app.command()
+def upgrade(revision: Annotated[str, typer.Option(help="The revision to reach.")] = "head") -> None:
+    """Bring the control schema to this release's revision; a one-shot step of each deployment."""
+    settings = _settings()
+    migrate.upgrade(settings.control_dsn, revision)
+    with _database(settings) as db:
+        typer.echo(f"control schema: at revision {migrate.require_revision(db.engine)}")
+
+
+@config.command("docs")
+def config_docs(
+    output: Annotated[Path | None, typer.Option(help="File to write; standard output when not given.")] = None,
+    check: Annotated[bool, typer.Option(help="Fail when the file differs instead of writing it.")] = False,
+) -> None:
+    """Make docs/configuration.md from the settings of the code."""
+    made = document()
+    if output is None:
+        typer.echo(made, nl=False)
+    elif not check:
+        output.write_text(made, encoding="utf-8")
+    elif not output.exists() or output.read_text(encoding="utf-8") != made:
+        typer.echo(f"{output}: differs from the code, make it with `dataops-admin config docs --output {output}`")
+        raise typer.Exit(1)
+
+
+@config.command("check")
+def config_check() -> None:
+    """Read the settings of this environment and say whether they hold; values are not shown."""
+    settings = _settings()
+    typer.echo(f"settings: {len(settings.model_fields_set)} given, all of them valid")
+
+
+@grants.command("list")
+def grants_list(
+    subject: Annotated[str, typer.Option(help="Only this subject of the configured issuer.")] = "",
+) -> None:
+    """Show who holds which role, newest first."""
+    settings = _settings()
+    with _database(settings) as db, db.transaction() as session:
+        of = None
+        if subject:
+            found = find_principal(session, settings.jwt_issuer, subject)
+            if found is None:
+                raise NotFound(f"subject: found none called {subject!r}", reason="PRINCIPAL_UNKNOWN")
+            of = found.id
+        token, first = "", True
+        while first or token:
+            first = False
+            page = list_grants(session, Paging(MAX_SIZE, token), principal_id=of)
+            known = principals(session, [row.principal_id for row in page.items])
+            for row in page.items:
+                until = f" until {row.expires_at.isoformat()}" if row.expires_at else ""
+                holder = known[row.principal_id]
+                typer.echo(f"{row.id}  {row.role}  {holder.issuer}  {holder.subject}{until}")
+            token = page.next_token
+
+
+@grants.command("bootstrap")
+def grants_bootstrap(subject: Annotated[str, typer.Argument(help="Subject of the configured issuer.")]) -> None:
+    """Make a subject super_admin: the way back in when nobody is any more. Written to the audit log."""
+    settings = _settings()
+    with _database(settings) as db, db.transaction() as session:
+        made = bootstrap(session, settings.jwt_issuer, [subject], utc_now())
+    typer.echo(f"{subject}: {'is super_admin now' if made else 'was super_admin already'}")
+
+
+def _settings() -> Settings:
+    settings = load_settings()
+    telemetry.configure(settings.log_format)
+    return settings
+
+
+@contextmanager
+def _database(settings: Settings) -> Iterator[Database]:
+    db = Database(settings.control_dsn, pool_size=1, application_name="dataops: admin")
+    try:
+        migrate.require_revision(db.engine)
+        yield db
+    finally:
+        db.close()
+
+
+if __name__ == "__main__":
+    main()
