@@ -136,6 +136,16 @@ def newest_first(
     )
 
 
+def created_within(
+    statement: Select[T], at: InstrumentedAttribute[datetime], span: tuple[datetime | None, datetime | None]
+) -> Select[T]:
+    """The statement's rows from the first moment on and before the second; a None does not restrict."""
+    first, last = span
+    if first is not None:
+        statement = statement.where(at >= first)
+    return statement if last is None else statement.where(at < last)
+
+
 def by_number(
     session: Session,
     statement: Select[T],

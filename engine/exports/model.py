@@ -48,6 +48,8 @@ class ExportRequest:
     entity_types: tuple[str, ...]
     format: ExportFormat
     options: ExportOptions = field(default_factory=ExportOptions)
+    name: str = ""
+    """For people; the file's name when empty."""
 
 
 @dataclass(frozen=True)

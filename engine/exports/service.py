@@ -19,7 +19,7 @@ from engine.exports.states import FINAL, ExportStatus, move
 from engine.ids import new_id
 from engine.jobs.model import Claim, ClaimMode, JobKind
 from engine.jobs.service import cancel_job, create_job
-from engine.paging import Page, Paging, newest_first
+from engine.paging import Page, Paging, created_within, newest_first
 from engine.resources import Resources
 
 S = ExportStatus
@@ -63,10 +63,15 @@ class Exports:
         return row
 
     def list(
-        self, caller: Caller, paging: Paging, entity_type: str = "", statuses: Sequence[str] = ()
+        self,
+        caller: Caller,
+        paging: Paging,
+        entity_type: str = "",
+        statuses: Sequence[str] = (),
+        created: tuple[datetime | None, datetime | None] = (None, None),
     ) -> Page[ExportRow]:
-        """Newest first, of the entities whose exports the caller may read."""
-        query = select(ExportRow)
+        """Newest first, of the entities whose exports the caller may read; `created` is from (inside) and until."""
+        query = created_within(select(ExportRow), ExportRow.created_at, created)
         if entity_type:
             query = query.where(ExportRow.entity_types.contains([entity_type]))
         if statuses:
@@ -174,7 +179,7 @@ def _create(session: Session, caller: Caller, request: ExportRequest, name: str,
         entity_types=list(request.entity_types),
         format=request.format.value,
         status=S.PENDING.value,
-        options=request.options.as_record(),
+        options=request.options.as_record() | {"name": request.name},
         principal_id=caller.principal_id,
         context=caller.context.as_record(),
         file_name=f"{name}-{now:%Y%m%dT%H%M%SZ}.csv",

@@ -101,6 +101,8 @@ class ImportRequest:
     import_type: ImportType
     options: ImportOptions = field(default_factory=ImportOptions)
     mapping: tuple[ColumnMapping, ...] = ()
+    name: str = ""
+    """For people; the file's name when empty."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from engine.imports.states import FINAL, ImportStatus, move
 from engine.imports.validate import MASK
 from engine.jobs.model import Claim, ClaimMode, JobKind
 from engine.jobs.service import cancel_job, create_job
-from engine.paging import Page, Paging, newest_first
+from engine.paging import Page, Paging, created_within, newest_first
 from engine.resources import Resources
 from engine.uploads.service import Uploads
 
@@ -85,10 +85,15 @@ class Imports:
         return row
 
     def list(
-        self, caller: Caller, paging: Paging, entity_type: str = "", statuses: Sequence[str] = ()
+        self,
+        caller: Caller,
+        paging: Paging,
+        entity_type: str = "",
+        statuses: Sequence[str] = (),
+        created: tuple[datetime | None, datetime | None] = (None, None),
     ) -> Page[ImportRow]:
-        """Newest first, of the entities the caller may read."""
-        query = select(ImportRow)
+        """Newest first, of the entities the caller may read; `created` is from (inside) and until (outside)."""
+        query = created_within(select(ImportRow), ImportRow.created_at, created)
         if entity_type:
             query = query.where(ImportRow.entity_type == entity_type)
         if statuses:
@@ -114,7 +119,10 @@ class Imports:
                 self._apply(session, caller, import_id, plan_digest, now)
                 return import_id
 
-            once(session, caller, "ApplyImport", request_id, body_sha256, make, now)
+            if request_id:
+                once(session, caller, "ApplyImport", request_id, body_sha256, make, now)
+            else:
+                make()
             row = _get(session, import_id)
         self._resources.bell.ring()
         return row
@@ -139,7 +147,12 @@ class Imports:
         return row
 
     def errors(
-        self, caller: Caller, import_id: uuid.UUID, paging: Paging, severities: Sequence[Severity] = ()
+        self,
+        caller: Caller,
+        import_id: uuid.UUID,
+        paging: Paging,
+        severities: Sequence[Severity] = (),
+        code: str = "",
     ) -> tuple[Sequence[RowError], str, int]:
         """One page of what is wrong with the file's records, in row order; the next token; how many there are."""
         plan = self._plan(self.get(caller, import_id))
@@ -151,7 +164,7 @@ class Imports:
         while len(found) < paging.limit and start < total:
             lines = plan.page("ERRORS", start, min(1000, paging.limit - len(found)))
             errors = [_row_error(line) for line in lines]
-            found += [e for e in errors if not severities or e.severity in severities]
+            found += [e for e in errors if (not severities or e.severity in severities) and code in ("", e.code)]
             start += len(lines)
         return found, paging.token_at((start,)) if start < total else "", total
 
@@ -216,6 +229,7 @@ class Imports:
         upload = self._uploads.for_import(session, request.upload_id, caller)
         import_id = new_id()
         options = request.options.as_record()
+        options["name"] = request.name or upload.name
         options["mapping"] = [{"column": m.column, "field": m.field} for m in request.mapping]
         row = ImportRow(
             id=import_id,
