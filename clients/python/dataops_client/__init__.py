@@ -1,19 +1,25 @@
 """The client of DataOps: one object for programs, and the pieces it is made of.
 
-client    DataOps, the whole service over one channel
-channel   TLS channels with a token, keepalive and safe retries; synchronous and aio
-transfer  uploads and downloads that go on where they broke off
-watch     a job's events over any number of connections
-errors    what a call can end in
-cli       the `dataops` command (extra `cli`)
+    client    DataOps, the whole service over one channel
+    channel   TLS channels with a token, keepalive and safe retries; synchronous and aio
+    transfer  uploads and downloads that go on where they broke off
+    watch     a job's events over any number of connections
+    errors    what a call can end in
+    cli       the `dataops` command (extra `cli`)
+
+The names below are loaded at first use: `dataops --help` must not wait for grpc.
 """
 
-from dataops_client.channel import TokenFile, open_aio_channel, open_channel
-from dataops_client.client import DataOps
-from dataops_client.errors import DataOpsError, JobFailed
-from dataops_client.transfer import Downloaded, download_file, upload_file
-from dataops_client.version import VERSION
-from dataops_client.watch import wait_for_job, watch_job
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dataops_client.channel import TokenFile, open_aio_channel, open_channel
+    from dataops_client.client import DataOps
+    from dataops_client.errors import DataOpsError, JobFailed
+    from dataops_client.transfer import Downloaded, download_file, upload_file
+    from dataops_client.version import VERSION
+    from dataops_client.watch import wait_for_job, watch_job
 
 __all__ = [
     "VERSION",
@@ -29,3 +35,24 @@ __all__ = [
     "wait_for_job",
     "watch_job",
 ]
+
+_HOMES = {
+    "DataOps": "client",
+    "DataOpsError": "errors",
+    "Downloaded": "transfer",
+    "JobFailed": "errors",
+    "TokenFile": "channel",
+    "VERSION": "version",
+    "download_file": "transfer",
+    "open_aio_channel": "channel",
+    "open_channel": "channel",
+    "upload_file": "transfer",
+    "wait_for_job": "watch",
+    "watch_job": "watch",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"dataops_client.{_HOMES[name]}"), name)

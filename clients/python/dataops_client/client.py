@@ -183,6 +183,11 @@ class DataOps:
         with typed_errors():
             return self.imports.GetImport(imports_pb2.GetImportRequest(import_id=import_id)).data_import
 
+    def list_imports(self, *, limit: int = 50) -> list[imports_pb2.Import]:
+        """The newest imports, at most `limit` and at most 1,000."""
+        with typed_errors():
+            return list(self.imports.ListImports(imports_pb2.ListImportsRequest(page_size=limit)).imports)
+
     def cancel_import(self, import_id: str, reason: str = "") -> imports_pb2.Import:
         """Ask an import to stop."""
         request = imports_pb2.CancelImportRequest(import_id=import_id, reason=reason)
@@ -274,7 +279,35 @@ class DataOps:
         with typed_errors():
             return self.exports.GetExport(exports_pb2.GetExportRequest(export_id=export_id)).export
 
+    def list_exports(self, *, limit: int = 50) -> list[exports_pb2.Export]:
+        """The newest exports, at most `limit` and at most 1,000."""
+        with typed_errors():
+            return list(self.exports.ListExports(exports_pb2.ListExportsRequest(page_size=limit)).exports)
+
+    def cancel_export(self, export_id: str, reason: str = "") -> exports_pb2.Export:
+        """Ask an export to stop."""
+        request = exports_pb2.CancelExportRequest(export_id=export_id, reason=reason)
+        with typed_errors():
+            return self.exports.CancelExport(request).export
+
+    def delete_export(self, export_id: str, reason: str = "") -> exports_pb2.Export:
+        """Delete an export's file."""
+        request = exports_pb2.DeleteExportRequest(export_id=export_id, reason=reason)
+        with typed_errors():
+            return self.exports.DeleteExport(request).export
+
     # jobs
+
+    def get_job(self, job_id: str) -> jobs_pb2.Job:
+        """One job as it stands."""
+        with typed_errors():
+            return self.jobs.GetJob(jobs_pb2.GetJobRequest(job_id=job_id)).job
+
+    def retry_job(self, job_id: str, reason: str = "") -> jobs_pb2.Job:
+        """Put a failed job back to PENDING."""
+        request = jobs_pb2.RetryJobRequest(request_id=str(uuid.uuid4()), job_id=job_id, reason=reason)
+        with typed_errors():
+            return self.jobs.RetryJob(request).job
 
     def watch(self, job_id: str, after_sequence: int = 0) -> Iterator[jobs_pb2.JobEvent]:
         """A job's events as they happen, over any number of broken connections; see `watch.watch_job`."""

@@ -1,0 +1,116 @@
+"""The command's root: global options, the groups, and the one place where errors become a line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from dataops_client import cli
+from dataops_client.cli import access, catalog, exits, exports, imports, jobs
+from dataops_client.cli.settings import Settings, SettingsError
+
+
+class _Reporting(TyperGroup):
+    """Every failure of a command is one line on standard error and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            _complain("interrupted; what was started at the server goes on: dataops jobs list")
+            raise typer.Exit(exits.INTERRUPTED) from None
+        except (SettingsError, OSError) as error:
+            if isinstance(error, BrokenPipeError):
+                raise
+            _complain(str(error))
+            raise typer.Exit(exits.USAGE) from None
+        except Exception as error:
+            from dataops_client.errors import DataOpsError
+
+            if not isinstance(error, DataOpsError):
+                raise
+            _complain(str(error))
+            raise typer.Exit(exits.code_of(error)) from None
+
+
+def _epilog(text: str) -> str:
+    """The package's docstring after its title; in help, only an empty line ends a line."""
+    _, output, codes = text.split("\n\n", 2)
+    return output.replace("\n", " ") + "\n\n" + codes.replace("\n    ", "\n\n")
+
+
+app = typer.Typer(
+    cls=_Reporting,
+    no_args_is_help=True,
+    help="Governed export and import of a platform's data.",
+    epilog=_epilog(cli.__doc__ or ""),
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("entities")(catalog.entities)
+app.command("import")(imports.import_file)
+app.add_typer(imports.group, name="imports", help="Look at imports, apply or cancel them.")
+app.command("export")(exports.export)
+app.add_typer(exports.group, name="exports", help="Look at exports, download, cancel or delete them.")
+app.add_typer(jobs.group, name="jobs", help="Look at jobs, follow, cancel or retry them.")
+app.command("whoami")(access.whoami)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from dataops_client.version import VERSION
+
+        print(f"dataops {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def configure(
+    context: typer.Context,
+    address: Annotated[
+        str, typer.Option(envvar="DATAOPS_ADDRESS", help="Server, as host:port.", show_default=False)
+    ] = "",
+    ca_file: Annotated[
+        Path | None, typer.Option(envvar="DATAOPS_CA_FILE", help="Authorities to trust (PEM); else the system's.")
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(envvar="DATAOPS_TOKEN_FILE", help="File with the token. There is no --token: others see it."),
+    ] = None,
+    stack: Annotated[
+        Path | None, typer.Option(envvar="DATAOPS_STACK", help="build/stack.json of `make up`, for all of these.")
+    ] = None,
+    role: Annotated[str, typer.Option(envvar="DATAOPS_ROLE", help="Which of the stack's tokens to use.")] = "admin",
+    server_name: Annotated[str, typer.Option(help="Name expected in the certificate, if not the address.")] = "",
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True)] = False,
+) -> None:
+    """Take the global options; a token may also stand in DATAOPS_TOKEN."""
+    context.obj = Settings(
+        address=address,
+        ca_file=ca_file,
+        token=os.environ.get("DATAOPS_TOKEN", "").strip(),
+        token_file=token_file,
+        stack=stack,
+        role=role,
+        server_name=server_name,
+    )
+
+
+def run(arguments: Sequence[str] | None) -> int:
+    """Run the command; the exit code."""
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="dataops")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else exits.FAILED
+    return 0
+
+
+def _complain(text: str) -> None:
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    print(f"dataops: {line}", file=sys.stderr)
