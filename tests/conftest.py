@@ -1,8 +1,13 @@
 """Fixtures of the whole suite; the servers' are in fix_stack."""
 
+import os
+
+# grpc reads it once, when it is first imported; a server of ours in this process refuses to start without it.
+os.environ["GRPC_SSL_CIPHER_SUITES"] = "ECDHE-PSK-AES256-CBC-SHA"
+
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["tests.fix_stack", "tests.fix_jobs"]
+pytest_plugins = ["tests.fix_stack", "tests.fix_jobs", "tests.fix_world"]
 
 # No deadline: two cores are shared with databases. `make fuzz` loads the second profile.
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
