@@ -201,7 +201,8 @@ class Stack:
     def _program(self, name: str, module: str, env: Mapping[str, str] | None = None) -> Program:
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("DATAOPS_")}
         # this checkout's code, whichever checkout the virtual environment was made for
-        inherited["PYTHONPATH"] = os.pathsep.join((str(ROOT), str(ROOT / "clients" / "python")))
+        path = [str(ROOT), str(ROOT / "clients" / "python"), *filter(None, [inherited.get("PYTHONPATH")])]
+        inherited["PYTHONPATH"] = os.pathsep.join(path)
         inherited["PYTHONUNBUFFERED"] = "1"
         return Program(name, module, inherited | self.env | dict(env or {}), self.folder / f"{name}.log")
 
@@ -212,7 +213,7 @@ class Stack:
                 self.start_server()
                 return
             except ServerStartError as error:
-                if attempt == _START_TRIES or "ddress already in use" not in str(error):
+                if attempt == _START_TRIES or "LISTEN_FAILED" not in str(error):
                     raise
                 self.env["DATAOPS_LISTEN"] = f"127.0.0.1:{free_port()}"
 
