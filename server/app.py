@@ -16,6 +16,8 @@ from dataops.v1 import (
     audit_pb2_grpc,
     backups_pb2_grpc,
     catalog_pb2_grpc,
+    exports_pb2_grpc,
+    imports_pb2_grpc,
     jobs_pb2_grpc,
     overview_pb2_grpc,
     restores_pb2_grpc,
@@ -28,11 +30,14 @@ from grpc_reflection.v1alpha import reflection
 
 from engine.access import bootstrap
 from engine.errors import InvalidRequest
+from engine.exports.service import Exports
+from engine.imports.service import Imports
 from engine.jobs.calls import Jobs
 from engine.resources import Resources
 from engine.uploads import Uploads
 from server import feed_bell
 from server.contract import SERVICES
+from server.download import Downloads
 from server.drain import Drain
 from server.feed import Feed
 from server.feed_store import FeedStore
@@ -52,7 +57,9 @@ from server.principals import Principals
 from server.services.access import AccessService
 from server.services.audit import AuditService
 from server.services.catalog import CatalogService
+from server.services.exports import ExportService
 from server.services.health import HealthService
+from server.services.imports import ImportService
 from server.services.jobs import JobService, Watched, WatchRendering
 from server.services.uploads import UploadService
 from server.tokens import KeySet, TokenVerifier
@@ -163,8 +170,13 @@ def add_services(
     principals = Principals(resources.db, offload)
     uploads = Uploads(resources)
     streams = UploadStreams(uploads, offload, drain)
+    downloads = Downloads(resources.db, resources.artifacts, resources.clock, offload, drain)
+    imports = ImportService(Imports(resources), uploads, downloads, principals, offload)  # type: ignore[abstract]
+    exports = ExportService(Exports(resources), downloads, principals, offload, drain)
     catalog_pb2_grpc.add_CatalogServiceServicer_to_server(CatalogService(resources, offload), server)
     uploads_pb2_grpc.add_UploadServiceServicer_to_server(UploadService(uploads, streams, principals, offload), server)
+    imports_pb2_grpc.add_ImportServiceServicer_to_server(imports, server)
+    exports_pb2_grpc.add_ExportServiceServicer_to_server(exports, server)
     jobs_pb2_grpc.add_JobServiceServicer_to_server(JobService(jobs, feed, offload), server)
     audit_pb2_grpc.add_AuditServiceServicer_to_server(AuditService(resources, offload), server)  # type: ignore[abstract]
     access_pb2_grpc.add_AccessServiceServicer_to_server(AccessService(resources, offload), server)  # type: ignore[abstract]

@@ -39,7 +39,7 @@ class Source:
     resource_type: str
     resource_id: uuid.UUID
     still_writing: Callable[[], bool] | None = None
-    """Blocks; raises when the writer has failed. None: the artifact must be closed."""
+    """Blocks; raises when the writer has failed or the caller may not go on. None: the artifact must be closed."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,10 @@ class Downloads:
     async def _pieces(self, source: Source, offset: int, limit: int) -> AsyncGenerator[Piece | Footer, None]:
         position, end = offset, offset + limit if limit else None
         while True:
-            reader = await self._offload.call(self._look, source, position)
-            closed, size = reader.closed, reader.size  # as seen now: reading looks the artifact up again
+            reader, growing = await self._offload.call(self._look, source, position)
+            # As seen now, since reading looks the artifact up again. A closed file whose writer goes on may still be
+            # thrown away with a job that fails at its very end: its footer waits for that end.
+            closed, size = reader.closed and not growing, reader.size
             stop = size if end is None else min(end, size)
             async with aclosing(self._chunks(reader, position, stop - position)) as chunks:
                 async for data in chunks:
@@ -109,8 +111,8 @@ class Downloads:
                 return
             await self._pause()
 
-    def _look(self, source: Source, position: int) -> ArtifactReader:
-        """On a thread: a reader of what there is now."""
+    def _look(self, source: Source, position: int) -> tuple[ArtifactReader, bool]:
+        """On a thread: a reader of what there is now, and whether somebody still writes."""
         growing = source.still_writing is not None and source.still_writing()  # first: what was written last is seen
         reader = self._artifacts.reader(source.artifact_id, follow=source.still_writing)
         if not reader.closed and not growing:
@@ -124,7 +126,7 @@ class Downloads:
                 reason="OFFSET_MISMATCH",
                 metadata={"size": str(reader.size)},
             )
-        return reader
+        return reader, growing
 
     async def _chunks(self, reader: ArtifactReader, offset: int, length: int) -> AsyncGenerator[bytes, None]:
         """The bytes, a batch of them opened ahead while the one before is sent."""
