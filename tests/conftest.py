@@ -7,7 +7,7 @@ os.environ["GRPC_SSL_CIPHER_SUITES"] = "ECDHE-PSK-AES256-CBC-SHA"
 
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["tests.fix_stack", "tests.fix_jobs", "tests.fix_world"]
+pytest_plugins = ["tests.fix_stack", "tests.fix_jobs", "tests.fix_workers", "tests.fix_world"]
 
 # No deadline: two cores are shared with databases. `make fuzz` loads the second profile.
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])

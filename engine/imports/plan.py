@@ -209,7 +209,7 @@ class Planner:
     ) -> dict[str, Any]:
         """Rows left because the table has their key, with the fingerprint of what apply must still find there."""
         if not staging.keyed:
-            return {"rows": 0, "sha256": ""}
+            return planfile.StreamWriter(sink, "SKIP").close()
         keys = sql.SQL(", ").join(sql.SQL("t.") + sql.Identifier(c) for c in entity.key)
         query = sql.SQL(
             "COPY (SELECT s.{row}, {print}, {keys} FROM {staged} s JOIN {table} t ON {equal} WHERE s.{row} IN "
