@@ -38,7 +38,7 @@ class Narrator:
         kind = event.WhichOneof("event")
         if kind == "stage_change":
             self.stage_over()
-            self._stage, self._stage_began, self._latest = event.stage_change.new_stage, time.monotonic(), None
+            self._stage, self._stage_began, self._latest = event.stage_change.new_stage.lower(), time.monotonic(), None
         elif kind == "progress":
             self._latest = event.progress
             self._show(f"{self._stage:<12} {self._counts()}")
