@@ -80,6 +80,8 @@ class Stack:
             self._grant_roles()
             for _ in range(workers):
                 self.start_worker()
+            for worker in self.workers:
+                self._wait_for_worker(worker)
         except BaseException:
             self.stop()
             raise
@@ -119,7 +121,7 @@ class Stack:
         self.server.kill()
 
     def start_worker(self, env: Mapping[str, str] | None = None) -> Program:
-        """Start one more worker, with settings of its own on top; it is also in ``workers``."""
+        """Start one more worker, with settings of its own on top, and do not wait; it is also in ``workers``."""
         number = len(self.workers) + 1
         worker = self._program(f"worker-{number}", "workers", env)
         self.workers.append(worker)
@@ -219,12 +221,19 @@ class Stack:
 
     def _serves(self) -> bool:
         request = health_pb2.HealthCheckRequest()
-        with grpc.secure_channel(self.address, self._tls()) as channel:
+        # without a pool of its own a channel inherits the back-off of the failed ones before it, up to 120 s
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        with grpc.secure_channel(self.address, self._tls(), options) as channel:
             try:
                 answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=5)
             except grpc.RpcError:
                 return False
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+    def _wait_for_worker(self, worker: Program) -> None:
+        if worker.process is None:
+            raise RuntimeError(f"{worker.name} was not started")
+        wait_ready(worker.process, lambda: b"worker_ready" in worker.log.read_bytes(), what=worker.name, log=worker.log)
 
     def _tls(self) -> grpc.ChannelCredentials:
         return grpc.ssl_channel_credentials(Path(self.ca_file).read_bytes())
