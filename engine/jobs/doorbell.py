@@ -25,19 +25,20 @@ EVENTS_CHANNEL = "dataops:events"
 
 ENOUGH_RINGS = 64
 """With so many unread rings in the queue another one tells nobody anything: an unattended queue must not grow."""
-SOCKET_SECONDS = 1.0
+RING_SECONDS = 1.0
+"""The most an rpc waits for Redis before it leaves the job to the workers' own look."""
 PAUSE_AFTER_ERROR = 2.0
 """While Redis is away an rpc shall not wait for it each time; a worker looks within this time anyway."""
 
 log = structlog.get_logger(__name__)
 
 
-def make_broker(redis_url: str) -> RedisBroker:
+def make_broker(redis_url: str, *, answer_seconds: float = 5.0) -> RedisBroker:
     """A broker without middleware: retries and limits are columns in PostgreSQL, not messages."""
     client = redis.Redis.from_url(
         redis_url,
-        socket_connect_timeout=SOCKET_SECONDS,
-        socket_timeout=SOCKET_SECONDS * 5,
+        socket_connect_timeout=RING_SECONDS,
+        socket_timeout=answer_seconds,
         health_check_interval=30,
     )
     return RedisBroker(client=client, middleware=[], namespace=NAMESPACE)  # type: ignore[no-untyped-call]
@@ -47,7 +48,7 @@ class Doorbell:
     """Rings workers and announces events; one per process, safe on any thread. Without a URL it does nothing."""
 
     def __init__(self, redis_url: str) -> None:
-        self._broker = make_broker(redis_url) if redis_url else None
+        self._broker = make_broker(redis_url, answer_seconds=RING_SECONDS) if redis_url else None
         self._host = urlsplit(redis_url).hostname or ""
         self._silent_until = 0.0
 

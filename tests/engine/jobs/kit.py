@@ -158,21 +158,26 @@ class Bench:
     handlers: Handlers
 
     def create(self, kind: str, *claims: tuple[str, ClaimMode], priority: int = 100) -> uuid.UUID:
-        thing = uuid.uuid4()
         with self.resources.db.transaction() as session:
-            session.execute(text("INSERT INTO public.things VALUES (:id, 'NEW')"), {"id": thing})
-            job = service.create_job(
-                session,
-                kind=kind,
-                resource_type="things",
-                resource_id=thing,
-                claims=[Claim(entity, mode) for entity, mode in claims],
-                caller=CALLER,
-                intent_id=None,
-                now=self.resources.clock(),
-                priority=priority,
-            )
+            job_id = self.insert(session, kind, *claims, priority=priority)
         self.resources.bell.ring()
+        return job_id
+
+    def insert(self, session: Session, kind: str, *claims: tuple[str, ClaimMode], priority: int = 100) -> uuid.UUID:
+        """A job and its thing, in the test's own transaction."""
+        thing = uuid.uuid4()
+        session.execute(text("INSERT INTO public.things VALUES (:id, 'NEW')"), {"id": thing})
+        job = service.create_job(
+            session,
+            kind=kind,
+            resource_type="things",
+            resource_id=thing,
+            claims=[Claim(entity, mode) for entity, mode in claims],
+            caller=CALLER,
+            intent_id=None,
+            now=self.resources.clock(),
+            priority=priority,
+        )
         return job.id
 
     def cancel(self, job_id: uuid.UUID) -> JobRow:
@@ -192,6 +197,28 @@ class Bench:
         with self.resources.db.transaction() as session:
             return list(service.list_events(session, job_id, 0, 10_000))
 
+    def lease_runs_out(self, job_id: uuid.UUID) -> None:
+        """As if the lease's time had passed since its worker was last heard of."""
+        with self.resources.db.transaction() as session:
+            query = "UPDATE dataops.jobs SET lease_expires_at = clock_timestamp() - interval '1 s' WHERE id = :id"
+            session.execute(text(query), {"id": job_id})
+
+    def take_over(self, job_id: uuid.UUID) -> JobRow:
+        """What another worker does once the lease has run out, until the job has ended."""
+        self.lease_runs_out(job_id)
+        return self.run_until_end(job_id)
+
+    def run_until_end(self, job_id: uuid.UUID, seconds: float = 60) -> JobRow:
+        """Look for jobs, as a worker does, until this one has ended."""
+        runner = self.runner("survivor")
+
+        def ended() -> bool:
+            runner.run_next()
+            return self.job(job_id).state in FINISHED
+
+        wait_until(ended, seconds, lambda: self.describe(job_id))
+        return self.job(job_id)
+
     def effects(self, job_id: uuid.UUID) -> int:
         with self.resources.platform.connect("test") as connection:
             row = connection.execute("SELECT count(*) FROM public.effects WHERE job_id = %s", (job_id,)).fetchone()
@@ -205,8 +232,8 @@ class Bench:
         wait_until(lambda: self.job(job_id).state in FINISHED, seconds, lambda: self.describe(job_id))
         return self.job(job_id)
 
-    def wait_for_state(self, job_id: uuid.UUID, state: str, seconds: float = 50) -> None:
-        wait_until(lambda: self.job(job_id).state == state, seconds, lambda: self.describe(job_id))
+    def wait_for_stage(self, job_id: uuid.UUID, stage: str, seconds: float = 50) -> None:
+        wait_until(lambda: self.job(job_id).stage == stage, seconds, lambda: self.describe(job_id))
 
     def describe(self, job_id: uuid.UUID) -> str:
         return "\n".join(f"{event.sequence} {event.kind} {event.payload}" for event in self.events(job_id))
