@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def test_postgres_restarted_in_mid_job(tmp_path: Path, job_settings: Settings, s
             assert (job.state, job.attempt, bench.effects(job_id)) == ("COMPLETED", 2, BATCHES)
             tried = [e.payload for e in bench.events(job_id) if e.kind == "STATE" and e.payload.get("error")]
             assert [payload["error"]["reason"] for payload in tried] == ["DATABASE_LOST"]
-            worker.process.terminate()
+            worker.signal(signal.SIGTERM)
             assert worker.wait() == 0
 
 
@@ -97,5 +98,5 @@ def test_rung_many_times_by_many_workers_it_runs_once(
 
         assert (job.state, job.attempt, bench.effects(job_id)) == ("COMPLETED", 1, BATCHES)
         for worker in workers:
-            worker.process.terminate()
+            worker.signal(signal.SIGTERM)
         assert [worker.wait() for worker in workers] == [0, 0]

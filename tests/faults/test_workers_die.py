@@ -61,7 +61,7 @@ def test_sigterm_after_commit_the_next_attempt_only_finishes_the_record(
     bench: Bench, job_settings: Settings, start_worker: Start
 ) -> None:
     # This handler does not listen while it waits: the process gives the job back over its head and ends.
-    worker = start_worker(job_settings, "effect.after_commit")
+    worker = start_worker(job_settings, "effect.after_commit", rollback_seconds=1.0)
     job_id = bench.create("EFFECT")
     worker.wait_at("effect.after_commit")
 
