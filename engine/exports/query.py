@@ -8,9 +8,11 @@ from engine.catalog import Entity, Field
 from engine.errors import InvalidRequest, Violation
 from engine.exports.model import ExportOptions
 
-GUARDED = "^['\\s]*[=+\\-@|%＝＋－＠]|^['\\t\\r\\n]"
+_BLANK = "'\\s\u00a0\u1680\u2000-\u200b\u2028\u2029\u202f\u205f\u3000\ufeff"
+GUARDED = f"^[{_BLANK}]*[=+\\-@|%＝＋－＠]|^['\\t\\r\\n]"
 """Texts a spreadsheet may run, behind white space or not, in full width or not; and those that begin with `'`, so that
-the guard is injective and an import that is told to can undo it."""
+the guard is injective and an import that is told to can undo it. The blanks are listed: which of them `\\s` means hangs
+on the database's locale."""
 
 
 def exported_fields(entity: Entity, options: ExportOptions) -> list[Field]:
