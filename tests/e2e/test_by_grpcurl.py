@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import uuid
+from typing import Any
 
 import psycopg
 import pytest
@@ -44,7 +45,7 @@ def uploaded(grpcurl: Grpcurl, content: bytes) -> str:
     return upload_id
 
 
-def watched(grpcurl: Grpcurl, job_id: str) -> list[dict]:
+def watched(grpcurl: Grpcurl, job_id: str) -> list[dict[str, Any]]:
     """The job's events to its end; their sequences have no hole."""
     events = [answer["event"] for answer in grpcurl.call("JobService/WatchJob", {"job_id": job_id})]
     kept = [event for event in events if "heartbeat" not in event]
