@@ -20,8 +20,11 @@ import dramatiq
 import structlog
 
 from engine import faults, telemetry
+from engine.access.idempotency import sweep_request_ids
 from engine.config import Settings, load_settings
 from engine.errors import DataOpsError
+from engine.exports.service import Exports
+from engine.imports.service import Imports
 from engine.jobs import events, marks, registry
 from engine.jobs.handlers import Handlers
 from engine.jobs.runner import Runner
@@ -79,7 +82,11 @@ def run(settings: Settings, handlers: Handlers, duties: Sequence[Duty] | None = 
 
 def default_duties(resources: Resources) -> list[Duty]:
     """What housekeeping does in this release."""
-    uploads = Uploads(resources)
+    uploads, imports, exports = Uploads(resources), Imports(resources), Exports(resources)
+
+    def forget_requests(now: datetime) -> int:
+        with resources.db.transaction() as session:
+            return sweep_request_ids(session, now)
 
     def forget_events(now: datetime) -> int:
         with resources.db.transaction() as session:
@@ -87,8 +94,12 @@ def default_duties(resources: Resources) -> list[Duty]:
 
     return [
         Duty("uploads", uploads.sweep),
+        Duty("plans", imports.expire),
+        Duty("exports", exports.expire),
+        # after those above: what they let go of is swept in the same round
         Duty("artifacts", lambda _now: resources.artifacts.sweep()),
         Duty("events", forget_events),
+        Duty("request ids", forget_requests),
         Duty("marks", lambda now: marks.sweep(resources, now)),
     ]
 
