@@ -66,7 +66,7 @@ def report(row: ImportRow) -> imports_pb2.ImportReport | None:
     """What was done; absent until applied."""
     if not row.report:
         return None
-    numbers = {name: int(row.report.get(name, 0)) for name in _REPORT_NUMBERS}
+    numbers = {name: int(row.report[name]) for name in _REPORT_NUMBERS if row.report.get(name) is not None}
     parts = []
     if row.report_artifact_id:
         parts.append(imports_pb2.REPORT_PART_REPORT)

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from dataops.v1 import options_pb2 as options
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
 
-from dataops.v1 import options_pb2 as options
 from server.not_built import NOT_BUILT
 
 ROOT = Path(__file__).resolve().parents[2]

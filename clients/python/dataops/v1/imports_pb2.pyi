@@ -584,9 +584,9 @@ class EntityReport(_message.Message):
     changed_by_trigger: _builtins.int
     """Rows of the table in which a trigger stored other values than planned."""
     rows_before: _builtins.int
-    """Rows in the table before."""
+    """Rows in the table before; absent if it was not locked against other writers, whose rows would count too."""
     rows_after: _builtins.int
-    """Rows in the table after: rows_before + inserted - deleted."""
+    """Rows in the table after: rows_before + inserted - deleted; absent if rows_before is."""
     def __init__(
         self,
         *,
@@ -600,14 +600,21 @@ class EntityReport(_message.Message):
         deleted: _builtins.int = ...,
         cascaded: _builtins.int = ...,
         changed_by_trigger: _builtins.int = ...,
-        rows_before: _builtins.int = ...,
-        rows_after: _builtins.int = ...,
+        rows_before: _builtins.int | None = ...,
+        rows_after: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_rows_after", b"_rows_after", "_rows_before", b"_rows_before", "rows_after", b"rows_after", "rows_before", b"rows_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cascaded", b"cascaded", "changed_by_trigger", b"changed_by_trigger", "deleted", b"deleted", "entity", b"entity", "failed", b"failed", "inserted", b"inserted", "rows_after", b"rows_after", "rows_before", b"rows_before", "skipped", b"skipped", "total_records", b"total_records", "unchanged", b"unchanged", "updated", b"updated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rows_after", b"_rows_after", "_rows_before", b"_rows_before", "cascaded", b"cascaded", "changed_by_trigger", b"changed_by_trigger", "deleted", b"deleted", "entity", b"entity", "failed", b"failed", "inserted", b"inserted", "rows_after", b"rows_after", "rows_before", b"rows_before", "skipped", b"skipped", "total_records", b"total_records", "unchanged", b"unchanged", "updated", b"updated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__rows_after: _TypeAlias = _typing.Literal["rows_after"]  # noqa: Y015
+    _WhichOneofArgType__rows_after: _TypeAlias = _typing.Literal["_rows_after", b"_rows_after"]  # noqa: Y015
+    _WhichOneofReturnType__rows_before: _TypeAlias = _typing.Literal["rows_before"]  # noqa: Y015
+    _WhichOneofArgType__rows_before: _TypeAlias = _typing.Literal["_rows_before", b"_rows_before"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rows_after) -> _WhichOneofReturnType__rows_after | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rows_before) -> _WhichOneofReturnType__rows_before | None: ...
 
 Global___EntityReport: _TypeAlias = EntityReport  # noqa: Y015
 
@@ -650,9 +657,9 @@ class ImportReport(_message.Message):
     changed_by_trigger: _builtins.int
     """Rows of the table in which a trigger stored other values than planned."""
     rows_before: _builtins.int
-    """Rows in the tables before."""
+    """Rows in the tables before; absent if one was not locked against other writers, whose rows would count too."""
     rows_after: _builtins.int
-    """Rows in the tables after: rows_before + inserted - deleted."""
+    """Rows in the tables after: rows_before + inserted - deleted; absent if rows_before is."""
     @_builtins.property
     def notices(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Notice]:
         """What should be known about it, for example NOT_BACKED_UP."""
@@ -677,17 +684,24 @@ class ImportReport(_message.Message):
         deleted: _builtins.int = ...,
         cascaded: _builtins.int = ...,
         changed_by_trigger: _builtins.int = ...,
-        rows_before: _builtins.int = ...,
-        rows_after: _builtins.int = ...,
+        rows_before: _builtins.int | None = ...,
+        rows_after: _builtins.int | None = ...,
         notices: _abc.Iterable[_common_pb2.Notice] | None = ...,
         entities: _abc.Iterable[Global___EntityReport] | None = ...,
         parts: _abc.Iterable[Global___ReportPart.ValueType] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_rows_after", b"_rows_after", "_rows_before", b"_rows_before", "rows_after", b"rows_after", "rows_before", b"rows_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cascaded", b"cascaded", "changed_by_trigger", b"changed_by_trigger", "deleted", b"deleted", "entities", b"entities", "failed", b"failed", "inserted", b"inserted", "notices", b"notices", "parts", b"parts", "rows_after", b"rows_after", "rows_before", b"rows_before", "skipped", b"skipped", "total_records", b"total_records", "unchanged", b"unchanged", "updated", b"updated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rows_after", b"_rows_after", "_rows_before", b"_rows_before", "cascaded", b"cascaded", "changed_by_trigger", b"changed_by_trigger", "deleted", b"deleted", "entities", b"entities", "failed", b"failed", "inserted", b"inserted", "notices", b"notices", "parts", b"parts", "rows_after", b"rows_after", "rows_before", b"rows_before", "skipped", b"skipped", "total_records", b"total_records", "unchanged", b"unchanged", "updated", b"updated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__rows_after: _TypeAlias = _typing.Literal["rows_after"]  # noqa: Y015
+    _WhichOneofArgType__rows_after: _TypeAlias = _typing.Literal["_rows_after", b"_rows_after"]  # noqa: Y015
+    _WhichOneofReturnType__rows_before: _TypeAlias = _typing.Literal["rows_before"]  # noqa: Y015
+    _WhichOneofArgType__rows_before: _TypeAlias = _typing.Literal["_rows_before", b"_rows_before"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rows_after) -> _WhichOneofReturnType__rows_after | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rows_before) -> _WhichOneofReturnType__rows_before | None: ...
 
 Global___ImportReport: _TypeAlias = ImportReport  # noqa: Y015
 

@@ -92,8 +92,8 @@ def show_report(done: imports_pb2.Import) -> None:
                 for name in _REPORT_COUNTS
                 if getattr(report, name) or name == "inserted"
             ),
-            ("rows before", f"{report.rows_before:,}"),
-            ("rows after", f"{report.rows_after:,}"),
+            ("rows before", f"{report.rows_before:,}" if report.HasField("rows_before") else ""),
+            ("rows after", f"{report.rows_after:,}" if report.HasField("rows_after") else ""),
             *((notice.code, notice.message) for notice in report.notices),
         ]
     )
