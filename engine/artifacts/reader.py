@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from engine.artifacts.blocking import refuse_on_event_loop
 from engine.artifacts.parts import PartVault, damaged
 from engine.db.database import Database
 from engine.db.models import ArtifactPartRow, ArtifactRow
@@ -63,6 +64,7 @@ class ArtifactReader:
             NotFound: PART_UNKNOWN when there is no part of that number (yet); ARTIFACT_GONE.
             DataLoss: PART_DAMAGED, PART_MISSING, KEY_WRONG.
         """
+        refuse_on_event_loop()
         with self._db.transaction() as session:
             row = session.get(ArtifactPartRow, (self.artifact.id, number))
         if row is None:
@@ -97,6 +99,7 @@ class ArtifactReader:
     def _read(self, offset: int, length: int | None) -> Iterator[bytes]:
         whole = hashlib.sha256() if offset == 0 else None
         position, end = offset, None if length is None else offset + length
+        refuse_on_event_loop()
         for chunks, start in self._verified(offset, end):
             for chunk in chunks:
                 if not chunk:

@@ -16,6 +16,7 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from engine.artifacts.blocking import refuse_on_event_loop
 from engine.artifacts.digests import Hasher, RunningDigests
 from engine.artifacts.parts import PartVault, StoredPart, new_scratch
 from engine.clock import Clock
@@ -171,6 +172,7 @@ class ArtifactWriter:
         self._buffers, self._scratch = [None, None], None
 
     def _usable(self) -> None:
+        refuse_on_event_loop()
         if self._left:
             raise ValueError("the writer is closed")
         if self._pending is not None and self._pending.done():

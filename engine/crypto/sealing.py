@@ -109,7 +109,8 @@ def check_sealed(identity: PartIdentity, data_key: bytes, plaintext: memoryview,
     position = 0
     try:
         for chunk in open_chunks(identity, data_key, sealed):
-            if chunk != plaintext[position : position + len(chunk)]:
+            # As bytes: two memoryviews are compared item by item, 17 ms for a part instead of 2.
+            if chunk != bytes(plaintext[position : position + len(chunk)]):
                 raise _self_check_failed(identity)
             position += len(chunk)
     except DataLoss:

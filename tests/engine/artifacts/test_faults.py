@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sqlalchemy import update
 
 from engine.artifacts import ArtifactStore
+from engine.crypto import sealing
 from engine.crypto.keyring import KeyRing
 from engine.db.models import ArtifactPartRow, ArtifactRow
 from engine.errors import Aborted, DataLoss, DataOpsError, FailedPrecondition, InternalError, NotFound, Unavailable
@@ -111,16 +112,14 @@ def test_leaving_with_an_error_keeps_whole_parts_and_shows_that_error(bench: Ben
 
 
 def test_a_defective_cipher_is_found_before_anything_is_stored(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    from engine.artifacts import parts
-
-    real = parts.seal
+    real = sealing.seal
 
     def defective(identity, key_id, data_key, plaintext, out):
         length = real(identity, key_id, data_key, plaintext, out)
         out[200] ^= 1
         return length
 
-    monkeypatch.setattr(parts, "seal", defective)
+    monkeypatch.setattr("engine.artifacts.parts.seal", defective)
     with pytest.raises(InternalError) as caught, bench.artifacts.writer(bench.create()) as writer:
         writer.write(os.urandom(1000))
         writer.close()
@@ -188,7 +187,7 @@ def test_parts_swapped_in_storage_or_in_the_rows_are_refused(bench: Bench, two_p
         ({"key_id": "k9"}, "KEY_UNKNOWN"),
     ],
 )
-def test_a_changed_row_is_refused(bench: Bench, two_parts, change: dict, reason: str) -> None:
+def test_a_changed_row_is_refused(bench: Bench, two_parts, change: dict[str, object], reason: str) -> None:
     with bench.db.transaction() as session:
         session.execute(update(ArtifactPartRow).where(ArtifactPartRow.number == 1).values(**change))
     with pytest.raises(DataOpsError) as caught:

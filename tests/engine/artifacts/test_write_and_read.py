@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import os
@@ -14,7 +15,7 @@ from sqlalchemy import func, select
 
 from engine.artifacts import ArtifactKind, Closed
 from engine.db.models import ArtifactPartRow, ArtifactRow
-from engine.errors import Aborted, FailedPrecondition, NotFound, OffsetMismatch
+from engine.errors import Aborted, FailedPrecondition, InternalError, NotFound, OffsetMismatch
 from tests.engine.artifacts.conftest import Bench
 
 PART = 8 << 20
@@ -225,3 +226,15 @@ def test_rows_are_committed_in_order_with_what_on_commit_writes(bench: Bench) ->
     assert seen == [(0, 0), (1, 1), (2, 2), (3, 3)]
     with bench.db.transaction() as session:
         assert session.get_one(ArtifactRow, artifact_id).part_count == 3
+
+
+async def test_nothing_of_it_runs_on_an_event_loop(bench: Bench) -> None:
+    artifact_id = await asyncio.to_thread(bench.written, b"x")
+    reader = await asyncio.to_thread(bench.artifacts.reader, artifact_id)
+    opened = await asyncio.to_thread(bench.create)
+    writer = await asyncio.to_thread(bench.artifacts.writer, opened)
+
+    for call in (lambda: list(reader.read()), lambda: reader.read_part(0), lambda: writer.write(b"x"), writer.flush):
+        with pytest.raises(InternalError) as caught:
+            call()
+        assert caught.value.reason == "BLOCKING_ON_EVENT_LOOP"

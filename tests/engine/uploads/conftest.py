@@ -13,6 +13,7 @@ import pytest
 
 from engine.access.caller import CallContext, Caller
 from engine.artifacts import ArtifactStore
+from engine.clock import Clock
 from engine.config import Settings
 from engine.crypto.keyring import KeyRing
 from engine.db.database import Database
@@ -35,7 +36,7 @@ class Process:
     db: Database
     artifacts: ArtifactStore
     settings: Settings
-    clock: MovableClock
+    clock: Clock
 
 
 class Bench:
