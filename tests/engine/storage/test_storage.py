@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine.clock import utc_now
-from engine.errors import InvalidRequest, ResourceExhausted, Unavailable
+from engine.errors import DataOpsError, InvalidRequest, ResourceExhausted, Unavailable
 from engine.storage import Storage, storage_from
 from engine.storage.local import LocalStorage
 from engine.storage.memory import MemoryStorage
@@ -97,10 +97,17 @@ def test_objects_survive_only_after_file_and_folder_were_flushed(
     storage = LocalStorage(tmp_path)
     flushed: list[str] = []
     real_fsync, real_link = os.fsync, os.link
-    monkeypatch.setattr(
-        os, "fsync", lambda fd: (flushed.append(str(Path(f"/proc/self/fd/{fd}").readlink())), real_fsync(fd))
-    )
-    monkeypatch.setattr(os, "link", lambda a, b: (flushed.append("link"), real_link(a, b)))
+
+    def fsync(descriptor: int) -> None:
+        flushed.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        real_fsync(descriptor)
+
+    def link(source: Path, target: Path) -> None:
+        flushed.append("link")
+        real_link(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "link", link)
     storage.put("parts/ab/one", bytes(1 << 20))
 
     assert flushed[:2] == [str(tmp_path), str(tmp_path / "parts")]
@@ -113,7 +120,7 @@ def test_objects_survive_only_after_file_and_folder_were_flushed(
     [(errno.ENOSPC, ResourceExhausted, "STORAGE_FULL"), (errno.EIO, Unavailable, "STORAGE_FAILED")],
 )
 def test_trouble_of_the_disk_has_a_reason_and_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, kind: type[Exception], reason: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, kind: type[DataOpsError], reason: str
 ) -> None:
     storage = LocalStorage(tmp_path)
 

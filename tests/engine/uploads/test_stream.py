@@ -104,7 +104,7 @@ def test_an_offset_beyond_what_was_sent_is_refused_with_where_to_go_on(bench: Be
     stream.close()
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32))
 def test_any_cuts_overlaps_breaks_and_restarts_give_the_file(bench: Bench, seed: int) -> None:
     chance = random.Random(seed)
