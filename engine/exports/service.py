@@ -89,7 +89,7 @@ class Exports:
             row = _get(session, export_id, lock=True)
             self._require(caller, "exports.cancel", row)
             if row.status not in FINAL and row.job_id is not None:
-                record_access(session, caller, "exports.cancel", "export", row.id, {}, now)
+                record_access(session, caller, "exports.cancel", "exports", row.id, {}, now)
                 cancel_job(session, row.job_id, now)
             session.flush()
             session.refresh(row)
@@ -110,7 +110,7 @@ class Exports:
             self._require(caller, "exports.delete", row)
             if row.status != S.DELETED:
                 artifact_id = row.artifact_id
-                record_access(session, caller, "exports.delete", "export", row.id, {}, now)
+                record_access(session, caller, "exports.delete", "exports", row.id, {}, now)
                 self._drop(session, row, S.DELETED, now)
         if artifact_id is not None:
             self._resources.artifacts.purge(artifact_id)
@@ -188,11 +188,11 @@ def _create(session: Session, caller: Caller, request: ExportRequest, name: str,
     session.add(row)
     session.flush()
     details = {"entity_types": list(request.entity_types), "format": request.format.value}
-    intent_id = record_intent(session, caller, "exports.create", "export", export_id, details, now)
+    intent_id = record_intent(session, caller, "exports.create", "exports", export_id, details, now)
     job = create_job(
         session,
         kind=JobKind.EXPORT,
-        resource_type="export",
+        resource_type="exports",
         resource_id=export_id,
         claims=[Claim(entity, ClaimMode.READ) for entity in request.entity_types],
         caller=caller,

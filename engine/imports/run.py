@@ -147,7 +147,7 @@ def begin_apply(session: Session, resources: Resources, row: ImportRow, caller: 
         session,
         caller,
         "imports.apply",
-        "import",
+        "imports",
         row.id,
         {"entity_types": [row.entity_type], "plan_digest": (row.plan_digest or b"").hex()},
         now,
@@ -155,7 +155,7 @@ def begin_apply(session: Session, resources: Resources, row: ImportRow, caller: 
     job = create_job(
         session,
         kind=JobKind.IMPORT_APPLY,
-        resource_type="import",
+        resource_type="imports",
         resource_id=row.id,
         claims=[Claim(row.entity_type, ClaimMode.WRITE)],
         caller=caller,

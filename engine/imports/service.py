@@ -135,10 +135,10 @@ class Imports:
             caller.require("imports.cancel", row.entity_type, row.import_type)
             job_id = row.apply_job_id if row.status == S.PROCESSING else row.plan_job_id
             if row.status == S.AWAITING_APPROVAL:
-                record_access(session, caller, "imports.cancel", "import", row.id, {}, now)
+                record_access(session, caller, "imports.cancel", "imports", row.id, {}, now)
                 move(row, S.CANCELLED, now)
             elif row.status not in FINAL and job_id is not None:
-                record_access(session, caller, "imports.cancel", "import", row.id, {}, now)
+                record_access(session, caller, "imports.cancel", "imports", row.id, {}, now)
                 cancel_job(session, job_id, now)
             session.flush()
             session.refresh(row)
@@ -250,11 +250,11 @@ class Imports:
             "upload_id": str(upload.id),
             "auto_apply": request.options.auto_apply,
         }
-        intent_id = record_intent(session, caller, "imports.create", "import", import_id, details, now)
+        intent_id = record_intent(session, caller, "imports.create", "imports", import_id, details, now)
         job = create_job(
             session,
             kind=JobKind.IMPORT_PLAN,
-            resource_type="import",
+            resource_type="imports",
             resource_id=import_id,
             claims=[Claim(request.entity_type, ClaimMode.READ)],
             caller=caller,

@@ -123,7 +123,7 @@ class Uploads:
                 raise FailedPrecondition(
                     f"upload {upload_id} is being read by an import; cancel that first", reason="UPLOAD_IN_USE"
                 )
-            intent = record_intent(session, caller, "uploads.abort", "upload", upload_id, {}, now)
+            intent = record_intent(session, caller, "uploads.abort", "uploads", upload_id, {}, now)
             self._end(session, upload, "ABORTED", now)
             record_outcome(session, intent, "COMPLETED", {"bytes": upload.committed_size}, now)
             return upload
@@ -219,7 +219,7 @@ class Uploads:
         upload.artifact_id = self._artifacts.create(session, ArtifactKind.UPLOAD, "upload", upload.id)
         session.add(upload)
         details = {"file_name": name, "size": size}
-        intent = record_intent(session, caller, "uploads.create", "upload", upload.id, details, now)
+        intent = record_intent(session, caller, "uploads.create", "uploads", upload.id, details, now)
         record_outcome(session, intent, "COMPLETED", {}, now)
         return upload.id
 

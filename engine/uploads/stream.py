@@ -155,7 +155,7 @@ class UploadStream:
                 ended_at = writer.committed
             with self._db.transaction() as session:
                 details = {"offset": self._began_at, "bytes": ended_at - self._began_at}
-                record_access(session, self._caller, "uploads.write", "upload", self.upload_id, details, self._clock())
+                record_access(session, self._caller, "uploads.write", "uploads", self.upload_id, details, self._clock())
         except (DataOpsError, SQLAlchemyError) as error:
             log.warning("upload_stream_end_not_recorded", upload_id=str(self.upload_id), error=type(error).__name__)
 
