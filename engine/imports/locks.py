@@ -11,6 +11,7 @@ from psycopg import sql
 
 from engine.catalog import Entity
 from engine.db.platform import Connection
+from engine.imports.indexes import WORTH_ROWS, is_empty, plain_indexes
 
 if TYPE_CHECKING:
     from engine.jobs.run import JobRun
@@ -24,6 +25,7 @@ ROWS_PER_SECOND = 60_000
 
 ROW_EXCLUSIVE = "ROW EXCLUSIVE"
 SHARE_ROW_EXCLUSIVE = "SHARE ROW EXCLUSIVE"
+ACCESS_EXCLUSIVE = "ACCESS EXCLUSIVE"
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,10 @@ class LockChoice:
 
 
 def choose_lock(connection: Connection, entity: Entity, writes: int) -> LockChoice:
-    """By how much of the table is written. Readers go on in either mode."""
+    """By how much of the table is written. Readers go on, unless the table is empty and its indexes are built after."""
     seconds = round(0.1 + writes / ROWS_PER_SECOND, 1)
+    if writes >= WORTH_ROWS and is_empty(connection, entity) and plain_indexes(connection, entity):
+        return LockChoice(ACCESS_EXCLUSIVE, "everybody who uses the table, which is empty", round(seconds / 2, 1))
     if writes > WHOLE_TABLE_SHARE * _rows(connection, entity):
         return LockChoice(SHARE_ROW_EXCLUSIVE, "other writers of the table", seconds)
     return LockChoice(ROW_EXCLUSIVE, "writers of the same keys", seconds)

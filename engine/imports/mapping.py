@@ -76,6 +76,8 @@ def map_columns(
     for name, times in Counter(f.name for f in set_fields).items():
         if times > 1:
             found.add("COLUMN_DUPLICATE", name, f"found {times} columns for the field {name!r}, expected one")
+    if not fields and not found:
+        found.add("COLUMN_MISSING", "", f"found no column that fills a field of {entity.name}")
     constants, assigned = _unmapped(entity, {f.name for _, f in fields}, found)
     found.refuse()
     order = {field.name: i for i, field in enumerate(entity.fields)}
@@ -91,6 +93,9 @@ class _Found:
 
     def add(self, code: str, subject: str, description: str) -> None:
         self._wrong.append((code, Violation(subject, description)))
+
+    def __bool__(self) -> bool:
+        return bool(self._wrong)
 
     def refuse(self) -> None:
         if not self._wrong:

@@ -56,7 +56,7 @@ class Judge:
     def judge(self, batch: RawBatch) -> Judged:
         arrays = [batch.cells.column(m.index) for m in self._columns.mapped]
         verdicts = [_broken(batch.broken)]
-        good = pa.array([True] * batch.cells.num_rows) if not arrays else None
+        good: pa.BooleanArray | None = None
         unsure: set[str] = set()
         for mapped, cells in zip(self._columns.mapped, arrays, strict=True):
             certain = self._certain(mapped.field, cells)

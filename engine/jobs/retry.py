@@ -10,11 +10,19 @@ import psycopg
 import sqlalchemy.exc
 import structlog
 
-from engine.errors import DataOpsError, InternalError, Unavailable
+from engine.errors import DataOpsError, FailedPrecondition, InternalError, Unavailable
 
 _CONFLICTS = {"40P01": "DEADLOCK", "40001": "SERIALIZATION_CONFLICT", "55P03": "LOCK_TIMEOUT"}
 _GOING_DOWN = {"57P01", "57P02", "57P03", "57P05", "53300"}
 """Ended by an administrator, by a crash, not yet up again, idle too long, no connection left."""
+
+_REFUSED = {
+    "42501": ("RIGHT_MISSING", "the database: the service's role lacks a right it needs"),
+    "53100": ("DISK_FULL", "the database: found no room left on its disk"),
+    "53200": ("OUT_OF_MEMORY", "the database: found no memory left"),
+    "57014": ("STATEMENT_TIMEOUT", "the database: a statement was ended by a time limit"),
+}
+"""What an operator must mend; trying again at once would only meet it again."""
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +43,9 @@ def describe(error: Exception) -> DataOpsError:
     if isinstance(driver, psycopg.Error):
         if reason := _CONFLICTS.get(driver.sqlstate or ""):
             return Unavailable("the database: found a lock conflict with another session", reason=reason)
+        if known := _REFUSED.get(driver.sqlstate or ""):
+            log.warning("database_refused", reason=known[0], exc_info=error)
+            return FailedPrecondition(known[1], reason=known[0])
         if is_connection_loss(driver):
             return Unavailable("the database: lost the connection", reason="DATABASE_LOST")
     if isinstance(error, sqlalchemy.exc.TimeoutError):

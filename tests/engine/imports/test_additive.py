@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import psycopg
+import psycopg.conninfo
 import pytest
 
 from engine.errors import Aborted, FailedPrecondition, NotFound
@@ -382,3 +384,53 @@ def test_text_survives_exactly(things):
 
     assert row.report["inserted"] == len(odd)
     assert [r[0] for r in things.sql("SELECT note FROM public.things WHERE id >= 100 ORDER BY id")] == odd
+
+
+def test_an_empty_table_is_indexed_after_it_was_filled_and_its_indexes_are_as_before(made, monkeypatch):
+    monkeypatch.setattr("engine.imports.locks.WORTH_ROWS", 2)
+    world = made(
+        "CREATE TABLE public.a (id int PRIMARY KEY, v text UNIQUE, w text);"
+        "CREATE INDEX a_lower ON public.a (lower(w)) WHERE w IS NOT NULL;"
+        "CREATE INDEX a_w ON public.a USING hash (w); COMMENT ON INDEX public.a_w IS 'it''s';"
+        "ALTER INDEX public.a_lower ALTER COLUMN 1 SET STATISTICS 500; ALTER TABLE public.a CLUSTER ON a_pkey"
+    )
+    known = (
+        "SELECT c.relname, pg_get_indexdef(c.oid), obj_description(c.oid), i.indisclustered,"
+        " (SELECT array_agg(attstattarget) FROM pg_attribute WHERE attrelid = c.oid)"
+        " FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = 'public.a'::regclass ORDER BY 1"
+    )
+    before, oids = world.sql(known), world.sql("SELECT 'public.a_w'::regclass::oid, 'public.a_pkey'::regclass::oid")
+    row = world.plan("a", b"id,v,w\n1,x,y\n2,y,z\n3,z,\n")
+
+    assert row.plan_summary["lock"]["mode"] == "ACCESS EXCLUSIVE"
+    assert world.apply(row).report["inserted"] == 3
+    assert world.sql(known) == before
+    after = world.sql("SELECT 'public.a_w'::regclass::oid, 'public.a_pkey'::regclass::oid")
+    assert (after[0][0] != oids[0][0], after[0][1] == oids[0][1]) == (True, True), "rebuilt, and kept"
+
+
+def test_a_deferred_constraint_is_decided_before_the_commit(made):
+    world = made(
+        "CREATE TABLE public.a (id int PRIMARY KEY, twin int REFERENCES public.a DEFERRABLE INITIALLY DEFERRED)"
+    )
+    assert world.load("a", b"id,twin\n1,2\n2,1\n").report["inserted"] == 2
+
+    row = world.plan("a", b"id,twin\n3,1\n")
+    world.sql("ALTER TABLE public.a DISABLE TRIGGER ALL; DELETE FROM public.a; ALTER TABLE public.a ENABLE TRIGGER ALL")
+    assert world.reason(world.apply(row)) == "PLAN_STALE"
+    assert world.sql("SELECT count(*) FROM public.a") == [(0,)]
+
+
+def test_a_missing_right_is_named(made):
+    world = made("CREATE TABLE public.a (id int PRIMARY KEY)")
+    world.sql(
+        "DROP ROLE IF EXISTS reader; CREATE ROLE reader LOGIN PASSWORD 'reader'; GRANT SELECT ON public.a TO reader"
+    )
+    world.resources.platform.dsn = psycopg.conninfo.make_conninfo(
+        world.resources.platform.dsn, user="reader", password="reader"
+    )
+    row = world.plan("a", b"id\n1\n")
+    assert row.status == "AWAITING_APPROVAL", "without the right to write, plans work"
+    row = world.apply(row)
+    assert (row.status, world.reason(row)) == ("FAILED", "PLATFORM_NOT_PREPARED")
+    assert "CREATE SCHEMA" in row.error["message"]

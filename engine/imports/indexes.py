@@ -1,0 +1,94 @@
+"""An empty table is filled first and indexed afterwards: rows alone 0.4 s and three indexes 1.7 s per million, where
+keeping the indexes up row by row takes 10 s.
+
+Only plain indexes are dropped: none that is unique or a constraint's, a foreign key's target, the replica identity, or
+that anything depends on. Each comes back from its own definition, with tablespace, comment, statistics, CLUSTER mark.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from psycopg import sql
+from psycopg.rows import class_row
+
+from engine.catalog import Entity
+from engine.db.platform import Connection
+
+WORTH_ROWS = 20_000
+"""Below it dropping and building costs more catalog work than it saves."""
+
+_PLAIN = """
+SELECT n.nspname AS schema, c.relname AS name, pg_get_indexdef(i.indexrelid) AS definition,
+       coalesce(t.spcname, '') AS tablespace, obj_description(i.indexrelid, 'pg_class') AS comment,
+       i.indisclustered AS clustered,
+       ARRAY(SELECT format('%%s=%%s', a.attnum, a.attstattarget) FROM pg_attribute a
+             WHERE a.attrelid = i.indexrelid AND a.attstattarget >= 0 ORDER BY a.attnum) AS statistics
+FROM pg_index i
+JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_tablespace t ON t.oid = c.reltablespace
+WHERE i.indrelid = %s::regclass AND i.indisvalid AND NOT i.indisunique AND NOT i.indisprimary AND NOT i.indisreplident
+  AND NOT i.indisexclusion
+  AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid)
+  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = i.indexrelid)
+ORDER BY c.relname
+"""
+
+
+@dataclass(frozen=True)
+class PlainIndex:
+    """An index that can go and come back as it was."""
+
+    schema: str
+    name: str
+    definition: str
+    tablespace: str
+    comment: str | None
+    clustered: bool
+    statistics: list[str]
+
+    @property
+    def qualified(self) -> sql.Identifier:
+        return sql.Identifier(self.schema, self.name)
+
+
+def plain_indexes(connection: Connection, entity: Entity) -> list[PlainIndex]:
+    """The indexes of the table that may be dropped; none for a partitioned table or one that is not ours."""
+    if entity.partitioned or not entity.owned:
+        return []
+    with connection.cursor(row_factory=class_row(PlainIndex)) as cursor:
+        return cursor.execute(_PLAIN, (entity.qualified.as_string(connection),)).fetchall()
+
+
+def is_empty(connection: Connection, entity: Entity) -> bool:
+    row = connection.execute(sql.SQL("SELECT NOT EXISTS (SELECT FROM {})").format(entity.relation)).fetchone()
+    return bool(row and row[0])
+
+
+def drop(connection: Connection, indexes: list[PlainIndex]) -> None:
+    """Under ACCESS EXCLUSIVE, in the transaction that builds them again."""
+    for index in indexes:
+        connection.execute(sql.SQL("DROP INDEX {}").format(index.qualified))
+
+
+def build(connection: Connection, entity: Entity, indexes: list[PlainIndex]) -> None:
+    """As they were. `maintenance_work_mem` is for this transaction only: a sort that spills doubles the time."""
+    if indexes:
+        connection.execute("SET LOCAL maintenance_work_mem = '256MB'")
+    for index in indexes:
+        tablespace = sql.Literal(index.tablespace)
+        connection.execute(sql.SQL("SET LOCAL default_tablespace = {}").format(tablespace))
+        connection.execute(sql.SQL(index.definition))
+        for target in index.statistics:
+            column, _, value = target.partition("=")
+            connection.execute(
+                sql.SQL("ALTER INDEX {} ALTER COLUMN {} SET STATISTICS {}").format(
+                    index.qualified, sql.SQL(column), sql.SQL(value)
+                )
+            )
+        if index.comment is not None:
+            connection.execute(sql.SQL("COMMENT ON INDEX {} IS {}").format(index.qualified, sql.Literal(index.comment)))
+        if index.clustered:
+            connection.execute(
+                sql.SQL("ALTER TABLE {} CLUSTER ON {}").format(entity.qualified, sql.Identifier(index.name))
+            )
