@@ -91,6 +91,8 @@ class World:
     break_export_at: list[int] = field(default_factory=list)
     end_export_without_footer: bool = False
     export_digest: bytes | None = None
+    next_export: bytes | None = None
+    tells_restart: bool = False
     export_offsets: list[int] = field(default_factory=list)
 
     events: list[jobs_pb2.JobEvent] = field(default_factory=list)
@@ -198,6 +200,9 @@ class Exports(exports_pb2_grpc.ExportServiceServicer):
         while offset < len(data):
             if self.world.break_export_at and offset >= self.world.break_export_at[0]:
                 self.world.break_export_at.pop(0)
+                self.world.export = self.world.next_export or self.world.export
+                if self.world.tells_restart:
+                    refuse(context, grpc.StatusCode.ABORTED, "EXPORT_RESTARTED", "begun anew")
                 refuse(context, grpc.StatusCode.UNAVAILABLE, "SERVER_DRAINING", "going away", retry_after=0.01)
             piece = data[offset : offset + 100_000]
             yield exports_pb2.DownloadExportResponse(offset=offset, data=piece)

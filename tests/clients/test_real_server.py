@@ -13,7 +13,7 @@ import pytest
 from dataops.v1 import uploads_pb2
 from dataops_client.cli import main
 from dataops_client.errors import InvalidRequest, NotAuthenticated, NotFound, PermissionDenied
-from dataops_client.transfer import upload_file
+from dataops_client.upload import upload_file
 
 from examples.stack.stack import Stack
 

@@ -11,7 +11,7 @@ import pytest
 from dataops.v1 import uploads_pb2
 from dataops_client import DataOps
 from dataops_client.errors import DataOpsError, TransferError, Unavailable
-from dataops_client.transfer import upload_file
+from dataops_client.upload import upload_file
 
 from tests.clients.fake_server import PART, World
 
@@ -197,6 +197,22 @@ def test_a_download_that_is_not_what_its_footer_says_replaces_nothing(client: Da
 
     assert path.read_text() == "what was there"
     assert [p.name for p in tmp_path.iterdir()] == ["out.csv"]
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("size", [150_000, 900_000])
+def test_an_export_that_is_begun_anew_is_downloaded_anew(
+    client: DataOps, world: World, tmp_path: Path, told: bool, size: int
+):
+    world.export, world.next_export = os.urandom(1_000_000), os.urandom(size)
+    world.break_export_at = [300_000]
+    world.tells_restart = told
+    path = tmp_path / "out.csv"
+
+    client.download_export(EXPORT_ID, path, follow=True)
+
+    assert path.read_bytes() == world.next_export
+    assert world.export_offsets[-1] == 0
 
 
 def test_two_downloads_into_one_part_are_refused(client: DataOps, world: World, tmp_path: Path):

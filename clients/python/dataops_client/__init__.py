@@ -2,7 +2,8 @@
 
     client    DataOps, the whole service over one channel
     channel   TLS channels with a token, keepalive and safe retries; synchronous and aio
-    transfer  uploads and downloads that go on where they broke off
+    upload    uploads that go on where they broke off
+    download  downloads that do, into files that appear whole
     watch     a job's events over any number of connections
     errors    what a call can end in
     cli       the `dataops` command (extra `cli`)
@@ -16,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dataops_client.channel import TokenFile, open_aio_channel, open_channel
     from dataops_client.client import DataOps
+    from dataops_client.download import Downloaded, download_file
     from dataops_client.errors import DataOpsError, JobFailed
-    from dataops_client.transfer import Downloaded, download_file, upload_file
+    from dataops_client.upload import upload_file
     from dataops_client.version import VERSION
     from dataops_client.watch import wait_for_job, watch_job
 
@@ -39,14 +41,14 @@ __all__ = [
 _HOMES = {
     "DataOps": "client",
     "DataOpsError": "errors",
-    "Downloaded": "transfer",
+    "Downloaded": "download",
     "JobFailed": "errors",
     "TokenFile": "channel",
     "VERSION": "version",
-    "download_file": "transfer",
+    "download_file": "download",
     "open_aio_channel": "channel",
     "open_channel": "channel",
-    "upload_file": "transfer",
+    "upload_file": "upload",
     "wait_for_job": "watch",
     "watch_job": "watch",
 }

@@ -130,7 +130,7 @@ def _options(server_name: str | None, client_name: str) -> Sequence[tuple[str, A
 def _service_config() -> str:
     """Retry UNAVAILABLE of every unary rpc: each is a read, idempotent by request_id, or idempotent by state.
 
-    Streams resume by offset or sequence instead (transfer, watch).
+    Streams resume by offset or sequence instead (upload, download, watch).
     """
     unary = [
         {"service": service.full_name, "method": method.name}

@@ -34,8 +34,10 @@ from dataops.v1 import (
 )
 
 from dataops_client.channel import Token, open_channel
+from dataops_client.download import Downloaded, download_file
 from dataops_client.errors import typed_errors
-from dataops_client.transfer import Downloaded, OnBytes, download_file, upload_file
+from dataops_client.transfer import OnBytes
+from dataops_client.upload import upload_file
 from dataops_client.watch import wait_for_job, watch_job
 
 OnEvent = Callable[[jobs_pb2.JobEvent], None]
@@ -111,7 +113,7 @@ class DataOps:
     # imports
 
     def upload(self, path: Path, *, reason: str = "", on_bytes: OnBytes = _no_bytes) -> uploads_pb2.Upload:
-        """Upload a file, resuming as often as needed; see `transfer.upload_file`."""
+        """Upload a file, resuming as often as needed; see `upload.upload_file`."""
         return upload_file(self.uploads, path, reason=reason, on_bytes=on_bytes)
 
     def create_import(self, request: imports_pb2.CreateImportRequest) -> imports_pb2.Import:
