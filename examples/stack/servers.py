@@ -174,8 +174,9 @@ class _Server:
 class PostgresServer(_Server):
     """A PostgreSQL cluster of our own, running from construction to ``stop``.
 
-    ``durable`` keeps fsync on (what a measurement or ``make up`` needs; tests do without). ``settings`` are
-    added to postgresql.conf. ``bin_folder`` runs another version's programs in place.
+    Its data ends with it, so fsync is off unless ``durable`` asks for it: what a measurement needs, to cost what
+    production costs. ``settings`` are added to postgresql.conf. ``bin_folder`` runs another version's programs in
+    place.
     """
 
     kind = "pg"
@@ -189,7 +190,6 @@ class PostgresServer(_Server):
         bin_folder: Path | None = None,
     ) -> None:
         self.settings = {**_SETTINGS, **({} if durable else _NOT_DURABLE), **(settings or {})}
-        self.durable = durable
         self._bin_folder = bin_folder
         super().__init__()
 
@@ -269,9 +269,7 @@ class PostgresServer(_Server):
         password = self._secret_file("password", self.password)
         command: list[str | Path] = [self._bin / "initdb", "-D", self._data, "-U", self.user]
         command += ["--auth=scram-sha-256", f"--pwfile={password}", "--encoding=UTF8"]
-        command += ["--locale-provider=libc", "--locale=C.UTF-8"]
-        if not self.durable:
-            command.append("--no-sync")
+        command += ["--locale-provider=libc", "--locale=C.UTF-8", "--no-sync"]
         process = spawn(
             command,
             death_signal=signal.SIGKILL,

@@ -10,6 +10,7 @@ import base64
 import contextlib
 import os
 import secrets
+import shutil
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -75,6 +76,8 @@ class Stack:
             self.tokens = {role: self._token(role) for role in SUBJECTS}
             self.artifacts = self.folder / "artifacts"
             self.env = self._settings(sample=platform_dsn is None) | dict(env or {})
+            if control_dsn is None:  # without its database no sealed part can be opened again
+                self._own.callback(shutil.rmtree, self.artifacts, ignore_errors=True)
             self._own.callback(self._stop_programs)
             self._start_server_somewhere()
             self._grant_roles()

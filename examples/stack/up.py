@@ -96,13 +96,7 @@ Ctrl-C stops everything."""
 
 
 def _stack(folder: Path, args: argparse.Namespace) -> Stack:
-    return Stack(
-        folder,
-        platform_dsn=args.platform_dsn,
-        users=args.users,
-        workers=args.workers,
-        durable=True,
-    )
+    return Stack(folder, platform_dsn=args.platform_dsn, users=args.users, workers=args.workers)
 
 
 def _watch(stack: Stack) -> int:

@@ -30,12 +30,14 @@ _GONE = 30.0
 class Launched:
     """A running ``up`` of our own, in a build folder of its own."""
 
-    def __init__(self, build: Path, *, prefix: Sequence[str] = (), platform_dsn: str | None = None) -> None:
+    def __init__(
+        self, build: Path, *, prefix: Sequence[str] = (), options: Sequence[str] = (), platform_dsn: str | None = None
+    ) -> None:
         self.build = build
         self.stack_file = build / "stack.json"
         self.output = build.parent / f"{build.name}.out"
         command = [*prefix, sys.executable, "-m", "examples.stack.up"]
-        command += ["--build", str(build), "--users", "50", "--workers", "1"]
+        command += ["--build", str(build), "--users", "50", "--workers", "1", *options]
         env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
         if platform_dsn:
             env["PLATFORM_DSN"] = platform_dsn
@@ -111,11 +113,13 @@ def launch(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
         one.process.wait()
 
 
-def test_two_stacks_run_at_once_and_nothing_outlives_a_signal_or_a_kill(
+def test_two_stacks_run_at_once_and_nothing_outlives_kill_9_of_launcher_or_make(
     launch: Callable[..., Launched], platform_dsn: str
 ) -> None:
     before = _modes()
-    first, second = launch("first"), launch("second", platform_dsn=platform_dsn)
+    like_make = ["sh", "-c", '"$@"; exit $?', "sh"]
+    first = launch("first", prefix=like_make, options=["--die-with-parent"])
+    second = launch("second", platform_dsn=platform_dsn)
     facts, other = first.wait_ready(), second.wait_ready()
     assert set(facts) == {"address", "ca_file", "tokens", "control_dsn", "platform_dsn", "artifacts"}
     assert set(facts["tokens"]) == {"super_admin", "admin", "none"}  # type: ignore[call-overload]
@@ -127,11 +131,11 @@ def test_two_stacks_run_at_once_and_nothing_outlives_a_signal_or_a_kill(
         assert connection.execute("SELECT count(*) FROM public.users").fetchone() == (50,)
 
     family = first.family()
-    assert len(family) >= 5  # the launcher, PostgreSQL, Valkey, server, worker
-    first.process.send_signal(signal.SIGTERM)
-    assert first.process.wait(_GONE) == 0, first.output.read_text()
+    assert len(family) >= 6  # the shell, the launcher, PostgreSQL, Valkey, server, worker
+    first.process.kill()
+    first.process.wait()
     _wait(lambda: _gone(family), _GONE)
-    assert not first.stack_file.exists()
+    assert not first.stack_file.exists()  # the launcher had time to tidy up
 
     family = second.family()
     second.process.kill()
@@ -140,13 +144,20 @@ def test_two_stacks_run_at_once_and_nothing_outlives_a_signal_or_a_kill(
     assert _modes() == before
 
 
-def test_a_second_run_in_the_same_folder_is_refused(launch: Callable[..., Launched]) -> None:
+def test_a_second_run_in_the_same_folder_is_refused_and_sigterm_ends_the_first_in_good_order(
+    launch: Callable[..., Launched],
+) -> None:
     first = launch("one")
     first.wait_ready()
     second = Launched(first.build)
     assert second.process.wait(_READY) == 1
     assert "stop it first" in second.output.read_text()
     assert first.stack_file.exists()
+    family = first.family()
+    first.process.send_signal(signal.SIGTERM)
+    assert first.process.wait(_GONE) == 0, first.output.read_text()
+    _wait(lambda: _gone(family), _GONE)
+    assert not first.stack_file.exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
