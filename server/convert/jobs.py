@@ -25,7 +25,7 @@ def job(row: JobRow, facts: JobFacts) -> jobs_pb2.Job:
         job_id=str(row.id),
         kind=number_of(jobs_pb2.JobKind, row.kind),
         state=number_of(jobs_pb2.JobState, row.state),
-        resource=f"{row.resource_type}/{row.resource_id}",
+        resource=resource_name(row.resource_type, row.resource_id),
         stage=row.stage,
         progress=progress(row.progress),
         attempt=row.attempt,
@@ -104,21 +104,26 @@ def head_of(row: JobRow) -> JobHead:
     return JobHead(row.id, row.kind, row.resource_type, row.resource_id, row.created_at)
 
 
+def resource_name(kind: str, resource_id: uuid.UUID) -> str:
+    """`imports/<id>`: the contract speaks of collections, rows of one resource."""
+    return f"{kind.removesuffix('s')}s/{resource_id}"
+
+
 def filter_of(request: jobs_pb2.ListJobsRequest) -> JobFilter:
     """What to list.
 
     Raises:
-        InvalidRequest: RESOURCE_INVALID when `resource` is not `<kind>/<id>`.
+        InvalidRequest: RESOURCE_INVALID when `resource` is not `<collection>/<id>`.
     """
     kind, slash, resource_id = request.resource.partition("/")
     if request.resource and not (kind and slash and resource_id):
         raise InvalidRequest(
-            f"resource: expected `<kind>/<id>`, found {request.resource[:60]!r}", reason="RESOURCE_INVALID"
+            f"resource: expected `<collection>/<id>`, found {request.resource[:60]!r}", reason="RESOURCE_INVALID"
         )
     return JobFilter(
         states=tuple(word_of(jobs_pb2.JobState, number) for number in request.states),
         kinds=tuple(word_of(jobs_pb2.JobKind, number) for number in request.kinds),
-        resource_type=kind,
+        resource_type=kind.removesuffix("s"),
         resource_id=parse_id(resource_id, "resource") if resource_id else None,
     )
 
@@ -139,7 +144,7 @@ def _snapshot(head: JobHead, stored: StoredEvent) -> jobs_pb2.Job:
         job_id=str(head.id),
         kind=number_of(jobs_pb2.JobKind, head.kind),
         state=number_of(jobs_pb2.JobState, payload.get("state") or ""),
-        resource=f"{head.resource_type}/{head.resource_id}",
+        resource=resource_name(head.resource_type, head.resource_id),
         stage=payload.get("stage") or "",
         progress=progress(payload.get("progress") or {}),
         attempt=payload.get("attempt", 0),

@@ -14,13 +14,16 @@ import grpc
 from google.rpc import error_details_pb2, status_pb2
 
 from engine.access import CallContext, Caller, bootstrap, resolve_caller
+from engine.access.service import ensure_principal
 from engine.artifacts import ArtifactStore
 from engine.catalog import CatalogSource
 from engine.clock import utc_now
 from engine.config import Settings
 from engine.crypto.keyring import KeyRing
 from engine.db.database import Database
+from engine.db.models import GrantRow, RoleRow
 from engine.db.platform import Platform
+from engine.ids import new_id
 from engine.jobs.doorbell import Doorbell
 from engine.resources import Resources
 from engine.storage import Storage, storage_from
@@ -94,6 +97,15 @@ class Edge:
     def caller(self, subject: str = "admin") -> Caller:
         with self.db.transaction() as session:
             return resolve_caller(session, ISSUER, subject, "USER", "", CallContext(), utc_now())
+
+    def grant(self, subject: str, *permissions: str) -> None:
+        """Give `subject` a role of its own with these permissions."""
+        now = utc_now()
+        with self.db.transaction() as session:
+            principal = ensure_principal(session, ISSUER, subject, "USER", now)
+            session.add(RoleRow(name=f"of {subject}", permissions=list(permissions), updated_at=now))
+            session.flush()
+            session.add(GrantRow(id=new_id(), principal_id=principal.id, role=f"of {subject}", granted_at=now))
 
     @asynccontextmanager
     async def serving(self, *added: tuple[Any, Any]) -> AsyncIterator[str]:
