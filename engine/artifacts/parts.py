@@ -7,15 +7,14 @@ import mmap
 import secrets
 from dataclasses import dataclass
 
+from engine.artifacts.buffers import BufferPool
 from engine.crypto.keyring import KeyRing, Wrapped
 from engine.crypto.sealing import (
-    MAX_PART_BYTES,
     PartIdentity,
     check_sealed,
     new_data_key,
     open_chunks,
     seal,
-    sealed_length,
 )
 from engine.db.models import ArtifactPartRow
 from engine.errors import DataLoss
@@ -38,12 +37,13 @@ class PartVault:
 
     def __init__(self, storage: Storage, keys: KeyRing) -> None:
         self.storage = storage
+        self.buffers = BufferPool()
         self._keys = keys
 
     def put(self, identity: PartIdentity, plaintext: memoryview, scratch: mmap.mmap) -> StoredPart:
         """Seal `plaintext`, open it again, and store it durably under a new name.
 
-        `scratch` (see `new_scratch`) is overwritten; the caller uses it for one part at a time.
+        `scratch`, of `buffers`, is overwritten; the caller uses it for one part at a time.
 
         Raises:
             InternalError: SELF_CHECK_FAILED, with nothing stored.
@@ -80,11 +80,6 @@ class PartVault:
         if sum(map(len, chunks)) != row.length or digest.digest() != row.sha256:
             raise damaged(row, "its plaintext is not what the part's row says")
         return chunks
-
-
-def new_scratch() -> mmap.mmap:
-    """Room for one sealed part. Anonymous memory: pages that are never touched cost nothing."""
-    return mmap.mmap(-1, sealed_length(MAX_PART_BYTES))
 
 
 def new_name() -> str:

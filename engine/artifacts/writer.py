@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from engine.artifacts.blocking import refuse_on_event_loop
 from engine.artifacts.digests import Hasher, RunningDigests
-from engine.artifacts.parts import PartVault, StoredPart, new_scratch
+from engine.artifacts.parts import PartVault, StoredPart
 from engine.clock import Clock
 from engine.crypto.sealing import MAX_PART_BYTES, PartIdentity
 from engine.db.database import Database
@@ -169,7 +169,10 @@ class ArtifactWriter:
         if self._helper is not None:
             self._helper.shutdown(wait=True)
             self._helper = None
-        self._buffers, self._scratch = [None, None], None
+        used, self._buffers, self._scratch = [*self._buffers, self._scratch], [None, None], None
+        for buffer in used:
+            if buffer is not None:
+                self._vault.buffers.give_back(buffer)
 
     def _usable(self) -> None:
         refuse_on_event_loop()
@@ -183,7 +186,7 @@ class ArtifactWriter:
     def _buffer(self) -> mmap.mmap:
         buffer = self._buffers[0]
         if buffer is None:
-            buffer = self._buffers[0] = mmap.mmap(-1, MAX_PART_BYTES)
+            buffer = self._buffers[0] = self._vault.buffers.take()
         return buffer
 
     def _cut(self) -> None:
@@ -229,7 +232,7 @@ class ArtifactWriter:
         # The whole's digest after part 0 is that part's own: small artifacts are hashed once.
         digest = state.digest() if state is not None and number == 0 else hashlib.sha256(data).digest()
         if self._scratch is None:
-            self._scratch = new_scratch()
+            self._scratch = self._vault.buffers.take()
         begun = self._clock()
         stored = self._vault.put(PartIdentity(self.artifact_id, self._kind, number), data, self._scratch)
         row = ArtifactPartRow(
