@@ -85,11 +85,11 @@ def test_waiting_gives_the_completed_job_and_tells_each_event(client: DataOps):
 
 def test_waiting_for_a_job_that_failed_raises_its_reason(client: DataOps, world: World):
     world.job.state = jobs_pb2.JOB_STATE_FAILED
-    world.job.error.reason = "PLAN_DRIFTED"
+    world.job.error.reason = "PLAN_STALE"
     world.job.error.message = "3 rows have moved since the plan"
 
     with pytest.raises(JobFailed) as caught:
         client.wait(JOB_ID)
 
-    assert str(caught.value) == "PLAN_DRIFTED: 3 rows have moved since the plan"
+    assert str(caught.value) == "PLAN_STALE: 3 rows have moved since the plan"
     assert pickle.loads(pickle.dumps(caught.value)).job == world.job

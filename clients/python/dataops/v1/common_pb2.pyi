@@ -218,7 +218,7 @@ class OperationError(_message.Message):
     METADATA_FIELD_NUMBER: _builtins.int
     RETRYABLE_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """Stable word from the catalogue of errors, for example UNKNOWN_COLUMN."""
+    """Stable word from the catalogue of errors, for example COLUMNS_REFUSED."""
     message: _builtins.str
     """What was found and what was expected, for a person. Never holds a secret."""
     retryable: _builtins.bool

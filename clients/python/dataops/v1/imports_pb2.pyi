@@ -111,7 +111,7 @@ class _OnDriftEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnDrift.Value
     ON_DRIFT_UNSPECIFIED: _OnDrift.ValueType  # 0
     """ABORT."""
     ON_DRIFT_ABORT: _OnDrift.ValueType  # 1
-    """Nothing is changed (PLAN_DRIFTED)."""
+    """Nothing is changed (PLAN_STALE)."""
     ON_DRIFT_SKIP_MOVED: _OnDrift.ValueType  # 2
     """The moved rows are left out as SKIP_MOVED, the others applied."""
     ON_DRIFT_REPLAN: _OnDrift.ValueType  # 3
@@ -123,7 +123,7 @@ class OnDrift(_OnDrift, metaclass=_OnDriftEnumTypeWrapper):
 ON_DRIFT_UNSPECIFIED: OnDrift.ValueType  # 0
 """ABORT."""
 ON_DRIFT_ABORT: OnDrift.ValueType  # 1
-"""Nothing is changed (PLAN_DRIFTED)."""
+"""Nothing is changed (PLAN_STALE)."""
 ON_DRIFT_SKIP_MOVED: OnDrift.ValueType  # 2
 """The moved rows are left out as SKIP_MOVED, the others applied."""
 ON_DRIFT_REPLAN: OnDrift.ValueType  # 3
@@ -861,7 +861,7 @@ class ImportRowError(_message.Message):
     field: _builtins.str
     """The field; empty if the row as a whole."""
     code: _builtins.str
-    """Stable word from the catalogue, for example INVALID_VALUE."""
+    """Stable word from the catalogue, for example DUPLICATE_IN_FILE."""
     message: _builtins.str
     """What was found and what was expected."""
     value: _builtins.str
@@ -1288,7 +1288,7 @@ class ListImportErrorsResponse(_message.Message):
     next_page_token: _builtins.str
     """Token of the next page; empty on the last."""
     total_errors: _builtins.int
-    """Rows in all, over every page."""
+    """Rows in all, over every page and whatever the filter."""
     @_builtins.property
     def errors(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImportRowError]:
         """One page of them."""

@@ -118,7 +118,7 @@ class ImportServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListImportChanges(self, request, context):
-        """Lists what the plan will do, row by row, in key order within each kind. PLAN_NOT_READY before there is one.
+        """Lists what the plan will do, row by row, in key order within each kind; nothing before there is one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -139,7 +139,7 @@ class ImportServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ApplyImport(self, request, context):
-        """Applies the plan that the caller saw, and no other: PLAN_CHANGED if plan_digest is not the plan's,
+        """Applies the plan that the caller saw, and no other: PLAN_DIGEST_MISMATCH if plan_digest is not its,
         PLAN_EXPIRED after its time. Applying an import that is being or has been applied answers it as it stands.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -162,7 +162,7 @@ class ImportServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DownloadImportReport(self, request, context):
-        """Sends one part of the report as a file. REPORT_NOT_READY before it is written.
+        """Sends one part of the report as a file. REPORT_PART_MISSING before it is written.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

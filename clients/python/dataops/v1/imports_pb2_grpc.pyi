@@ -45,13 +45,13 @@ class ImportServiceStub:
     ListImports: _grpc.UnaryUnaryMultiCallable[_imports_pb2.ListImportsRequest, _imports_pb2.ListImportsResponse]
     """Lists imports, newest first."""
     ListImportChanges: _grpc.UnaryUnaryMultiCallable[_imports_pb2.ListImportChangesRequest, _imports_pb2.ListImportChangesResponse]
-    """Lists what the plan will do, row by row, in key order within each kind. PLAN_NOT_READY before there is one."""
+    """Lists what the plan will do, row by row, in key order within each kind; nothing before there is one."""
     ListImportErrors: _grpc.UnaryUnaryMultiCallable[_imports_pb2.ListImportErrorsRequest, _imports_pb2.ListImportErrorsResponse]
     """Lists the rows of the file that were refused or left out, by row number."""
     ApproveImport: _grpc.UnaryUnaryMultiCallable[_imports_pb2.ApproveImportRequest, _imports_pb2.ApproveImportResponse]
     """Approves a plan by another person than the one who made it, where a rule asks for that."""
     ApplyImport: _grpc.UnaryUnaryMultiCallable[_imports_pb2.ApplyImportRequest, _imports_pb2.ApplyImportResponse]
-    """Applies the plan that the caller saw, and no other: PLAN_CHANGED if plan_digest is not the plan's,
+    """Applies the plan that the caller saw, and no other: PLAN_DIGEST_MISMATCH if plan_digest is not its,
     PLAN_EXPIRED after its time. Applying an import that is being or has been applied answers it as it stands.
     """
     CancelImport: _grpc.UnaryUnaryMultiCallable[_imports_pb2.CancelImportRequest, _imports_pb2.CancelImportResponse]
@@ -61,7 +61,7 @@ class ImportServiceStub:
     RevertImport: _grpc.UnaryUnaryMultiCallable[_imports_pb2.RevertImportRequest, _imports_pb2.RevertImportResponse]
     """Takes a completed import back: plans and applies the way back. Rows edited since are kept and listed."""
     DownloadImportReport: _grpc.UnaryStreamMultiCallable[_imports_pb2.DownloadImportReportRequest, _imports_pb2.DownloadImportReportResponse]
-    """Sends one part of the report as a file. REPORT_NOT_READY before it is written."""
+    """Sends one part of the report as a file. REPORT_PART_MISSING before it is written."""
 
 @_typing.type_check_only
 class ImportServiceAsyncStub(ImportServiceStub):
@@ -80,13 +80,13 @@ class ImportServiceAsyncStub(ImportServiceStub):
     ListImports: _aio.UnaryUnaryMultiCallable[_imports_pb2.ListImportsRequest, _imports_pb2.ListImportsResponse]  # type: ignore[assignment]
     """Lists imports, newest first."""
     ListImportChanges: _aio.UnaryUnaryMultiCallable[_imports_pb2.ListImportChangesRequest, _imports_pb2.ListImportChangesResponse]  # type: ignore[assignment]
-    """Lists what the plan will do, row by row, in key order within each kind. PLAN_NOT_READY before there is one."""
+    """Lists what the plan will do, row by row, in key order within each kind; nothing before there is one."""
     ListImportErrors: _aio.UnaryUnaryMultiCallable[_imports_pb2.ListImportErrorsRequest, _imports_pb2.ListImportErrorsResponse]  # type: ignore[assignment]
     """Lists the rows of the file that were refused or left out, by row number."""
     ApproveImport: _aio.UnaryUnaryMultiCallable[_imports_pb2.ApproveImportRequest, _imports_pb2.ApproveImportResponse]  # type: ignore[assignment]
     """Approves a plan by another person than the one who made it, where a rule asks for that."""
     ApplyImport: _aio.UnaryUnaryMultiCallable[_imports_pb2.ApplyImportRequest, _imports_pb2.ApplyImportResponse]  # type: ignore[assignment]
-    """Applies the plan that the caller saw, and no other: PLAN_CHANGED if plan_digest is not the plan's,
+    """Applies the plan that the caller saw, and no other: PLAN_DIGEST_MISMATCH if plan_digest is not its,
     PLAN_EXPIRED after its time. Applying an import that is being or has been applied answers it as it stands.
     """
     CancelImport: _aio.UnaryUnaryMultiCallable[_imports_pb2.CancelImportRequest, _imports_pb2.CancelImportResponse]  # type: ignore[assignment]
@@ -96,7 +96,7 @@ class ImportServiceAsyncStub(ImportServiceStub):
     RevertImport: _aio.UnaryUnaryMultiCallable[_imports_pb2.RevertImportRequest, _imports_pb2.RevertImportResponse]  # type: ignore[assignment]
     """Takes a completed import back: plans and applies the way back. Rows edited since are kept and listed."""
     DownloadImportReport: _aio.UnaryStreamMultiCallable[_imports_pb2.DownloadImportReportRequest, _imports_pb2.DownloadImportReportResponse]  # type: ignore[assignment]
-    """Sends one part of the report as a file. REPORT_NOT_READY before it is written."""
+    """Sends one part of the report as a file. REPORT_PART_MISSING before it is written."""
 
 class ImportServiceServicer(metaclass=_abc_1.ABCMeta):
     """Takes a file into one entity, or a bundle into many: validated row by row, planned, shown, then applied in
@@ -136,7 +136,7 @@ class ImportServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _imports_pb2.ListImportChangesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_imports_pb2.ListImportChangesResponse, _abc.Awaitable[_imports_pb2.ListImportChangesResponse]]:
-        """Lists what the plan will do, row by row, in key order within each kind. PLAN_NOT_READY before there is one."""
+        """Lists what the plan will do, row by row, in key order within each kind; nothing before there is one."""
 
     @_abc_1.abstractmethod
     def ListImportErrors(
@@ -160,7 +160,7 @@ class ImportServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _imports_pb2.ApplyImportRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_imports_pb2.ApplyImportResponse, _abc.Awaitable[_imports_pb2.ApplyImportResponse]]:
-        """Applies the plan that the caller saw, and no other: PLAN_CHANGED if plan_digest is not the plan's,
+        """Applies the plan that the caller saw, and no other: PLAN_DIGEST_MISMATCH if plan_digest is not its,
         PLAN_EXPIRED after its time. Applying an import that is being or has been applied answers it as it stands.
         """
 
@@ -188,6 +188,6 @@ class ImportServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _imports_pb2.DownloadImportReportRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_imports_pb2.DownloadImportReportResponse], _abc.AsyncIterator[_imports_pb2.DownloadImportReportResponse]]:
-        """Sends one part of the report as a file. REPORT_NOT_READY before it is written."""
+        """Sends one part of the report as a file. REPORT_PART_MISSING before it is written."""
 
 def add_ImportServiceServicer_to_server(servicer: ImportServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

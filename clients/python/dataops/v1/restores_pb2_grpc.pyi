@@ -44,7 +44,9 @@ class RestoreServiceStub:
     ListRestoreLosses: _grpc.UnaryUnaryMultiCallable[_restores_pb2.ListRestoreLossesRequest, _restores_pb2.ListRestoreLossesResponse]
     """Lists the rows that the restore would delete or change, in key order."""
     ConfirmRestore: _grpc.UnaryUnaryMultiCallable[_restores_pb2.ConfirmRestoreRequest, _restores_pb2.ConfirmRestoreResponse]
-    """Confirms the plan with its typed phrase and starts the restore. PHRASE_WRONG, PHRASE_EXPIRED, PLAN_CHANGED."""
+    """Confirms the plan with its typed phrase and starts the restore. PHRASE_WRONG, PHRASE_EXPIRED or
+    PLAN_DIGEST_MISMATCH if one of them is not the plan's.
+    """
     ApproveRestore: _grpc.UnaryUnaryMultiCallable[_restores_pb2.ApproveRestoreRequest, _restores_pb2.ApproveRestoreResponse]
     """Approves a restore by another person than the one who asked for it, where a setting asks for that."""
     CancelRestore: _grpc.UnaryUnaryMultiCallable[_restores_pb2.CancelRestoreRequest, _restores_pb2.CancelRestoreResponse]
@@ -66,7 +68,9 @@ class RestoreServiceAsyncStub(RestoreServiceStub):
     ListRestoreLosses: _aio.UnaryUnaryMultiCallable[_restores_pb2.ListRestoreLossesRequest, _restores_pb2.ListRestoreLossesResponse]  # type: ignore[assignment]
     """Lists the rows that the restore would delete or change, in key order."""
     ConfirmRestore: _aio.UnaryUnaryMultiCallable[_restores_pb2.ConfirmRestoreRequest, _restores_pb2.ConfirmRestoreResponse]  # type: ignore[assignment]
-    """Confirms the plan with its typed phrase and starts the restore. PHRASE_WRONG, PHRASE_EXPIRED, PLAN_CHANGED."""
+    """Confirms the plan with its typed phrase and starts the restore. PHRASE_WRONG, PHRASE_EXPIRED or
+    PLAN_DIGEST_MISMATCH if one of them is not the plan's.
+    """
     ApproveRestore: _aio.UnaryUnaryMultiCallable[_restores_pb2.ApproveRestoreRequest, _restores_pb2.ApproveRestoreResponse]  # type: ignore[assignment]
     """Approves a restore by another person than the one who asked for it, where a setting asks for that."""
     CancelRestore: _aio.UnaryUnaryMultiCallable[_restores_pb2.CancelRestoreRequest, _restores_pb2.CancelRestoreResponse]  # type: ignore[assignment]
@@ -115,7 +119,9 @@ class RestoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _restores_pb2.ConfirmRestoreRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_restores_pb2.ConfirmRestoreResponse, _abc.Awaitable[_restores_pb2.ConfirmRestoreResponse]]:
-        """Confirms the plan with its typed phrase and starts the restore. PHRASE_WRONG, PHRASE_EXPIRED, PLAN_CHANGED."""
+        """Confirms the plan with its typed phrase and starts the restore. PHRASE_WRONG, PHRASE_EXPIRED or
+        PLAN_DIGEST_MISMATCH if one of them is not the plan's.
+        """
 
     @_abc_1.abstractmethod
     def ApproveRestore(
