@@ -75,7 +75,7 @@ def from_foreign(error: Exception) -> DataOpsError | None:
         )
     if isinstance(error, sqlalchemy_errors.OperationalError):
         return Unavailable(
-            "the control database cannot answer now", reason="CONTROL_DATABASE_UNAVAILABLE", retry_after=1.0
+            "the control database cannot answer now", reason="CONTROL_UNREACHABLE", retry_after=1.0
         )
     return None
 

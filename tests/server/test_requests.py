@@ -102,7 +102,7 @@ async def test_a_control_database_that_is_away_is_unavailable_with_a_time_to_com
 
     monkeypatch.setattr(type(shared_edge.resources.catalogs), "load", away)
     refusal = await shared_edge.error(ENTITIES)
-    assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "CONTROL_DATABASE_UNAVAILABLE")
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "CONTROL_UNREACHABLE")
     assert refusal.part(error_details_pb2.RetryInfo).retry_delay.seconds == 1
     assert b"db.internal" not in refusal.details + refusal.message.encode()
 

@@ -54,7 +54,7 @@ def test_any_entity_name_survives_the_text_form(entity: str, mode: str) -> None:
 
 def test_the_admin_role_lacks_restores_changes_of_access_and_secrets() -> None:
     admin = next(role for role in BUILT_IN if role.name == ADMIN)
-    for operation in ("restores.create", "restores.read", "access.write", "secrets.write"):
+    for operation in ("restores.create", "restores.read", "access.write", "secrets.set"):
         assert not permitted(admin.permissions, operation), operation
     for operation in ("imports.apply", "exports.download", "access.read", "audit.read", "jobs.cancel"):
         assert permitted(admin.permissions, operation), operation
