@@ -28,7 +28,7 @@ def test_every_shell_block_of_the_readme_runs(stack: Stack, tmp_path: Path) -> N
     ran = subprocess.run(
         ["bash", "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240, check=False
     )
-    assert ran.returncode == 0, f"{ran.stdout}\n{ran.stderr}{stack.server.tail()}"
+    assert ran.returncode == 0, f"{ran.stdout}\n{ran.stderr}"
     with psycopg.connect(stack.platform_dsn) as connection:
         found = connection.execute(
             "SELECT email FROM public.users WHERE email LIKE '%@readme.example.org' ORDER BY email"
