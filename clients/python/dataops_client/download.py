@@ -170,6 +170,8 @@ class _Downloading:
             with typed_errors():
                 for message in stream:
                     if message.WhichOneof("content") == "footer":
+                        for _ in stream:  # on to the status: left here, the server would see a cancelled call
+                            pass
                         return message.footer
                     self._take(message.offset, message.data)
         finally:
