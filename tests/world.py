@@ -105,9 +105,12 @@ class World:
 
     # --- exports
 
-    def export(self, entity: str, **options: Any) -> tuple[ExportRow, bytes]:
+    def begin_export(self, entity: str, **options: Any) -> ExportRow:
         request = ExportRequest(ExportType.ENTITY, (entity,), ExportFormat.CSV, ExportOptions(**options))
-        row = self.exports.create(self.caller, request, *self.request())
+        return self.exports.create(self.caller, request, *self.request())
+
+    def export(self, entity: str, **options: Any) -> tuple[ExportRow, bytes]:
+        row = self.begin_export(entity, **options)
         self.work()
         row = self.exports.get(self.caller, row.id)
         assert row.status == "COMPLETED", row.error

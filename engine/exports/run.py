@@ -23,6 +23,7 @@ from engine.errors import Aborted, DataOpsError, FailedPrecondition, InternalErr
 from engine.exports.model import ExportOptions
 from engine.exports.query import csv_copy, exported_fields
 from engine.exports.states import ExportStatus, move
+from engine.faults import fault
 from engine.jobs.handlers import Ending
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ def _stream_entity(run: JobRun, name: str, options: ExportOptions, artifact_id: 
             query = csv_copy(entity, exported_fields(entity, options), options)
             with resources.artifacts.writer(artifact_id) as writer:
                 rows = _copy_out(run, connection, query, writer)
+                fault("exports.written")
                 closed = writer.close()
     return Exported(artifact_id, rows, closed.size, closed.sha256)
 

@@ -19,6 +19,7 @@ from engine.catalog import Catalog, Entity
 from engine.db.models import ImportRow, UploadRow
 from engine.db.platform import Connection
 from engine.errors import Aborted, DataInvalid, FailedPrecondition, NotBuilt
+from engine.faults import fault
 from engine.formats.base import ByteSource, RawBatch, Reader
 from engine.imports import planfile
 from engine.imports.backup import NOT_BACKED_UP
@@ -133,6 +134,7 @@ class Planner:
         unsure = staging.load((judge.judge(batch) for batch in self._batches(reader)), self._seen)
         run.progress(rows=self._tally.records, bytes=self._upload.committed_size)
         run.stage("COMPARE", rows=self._tally.records)
+        fault("imports.plan.staged")
         staging.judge(unsure, catalog, check=run.check)
 
     def _batches(self, reader: Reader) -> Iterator[RawBatch]:
@@ -166,6 +168,7 @@ class Planner:
             head = self._head(entity, columns, counts, lock, streams)
             digest = planfile.write_head(sink, head)
             sink.close()
+        fault("imports.plan.written")
         rejects = self._rejects(connection, columns, counts)
         return Planned(artifact_id, rejects, digest, counts, self._summary(head, staging, columns, lock))
 

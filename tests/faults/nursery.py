@@ -2,7 +2,7 @@
 
 `python -m tests.faults.nursery` reads one JSON request a line and answers each with one line:
 `{"start": {environment}, "log": path, "rollback_seconds": s}` -> pid, `{"poll": pid}` -> exit code or null.
-The workers know the test kinds. They die with the nursery, and it with the test that started it.
+The workers know the test kinds and the real ones. They die with the nursery, and it with the test that started it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from engine import telemetry
 from engine.config import load_settings
+from engine.jobs import registry
 from tests.engine.jobs import kit
 from workers import app
 
@@ -57,7 +58,7 @@ def _work(request: dict[str, Any]) -> NoReturn:
         os.environ.update(request["start"])
         app.ROLLBACK_SECONDS = request["rollback_seconds"]
         telemetry.configure("text")
-        code = app.run(load_settings(), kit.kinds())
+        code = app.run(load_settings(), {**registry.handlers(), **kit.kinds()})
     finally:
         sys.stderr.flush()
         os._exit(code)
