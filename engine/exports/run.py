@@ -108,6 +108,7 @@ def _stream_entity(run: JobRun, name: str, options: ExportOptions, artifact_id: 
             with resources.artifacts.writer(artifact_id) as writer:
                 rows = _copy_out(run, connection, query, writer)
                 fault("exports.written")
+                run.check()
                 closed = writer.close()
     return Exported(artifact_id, rows, closed.size, closed.sha256)
 
