@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
 from engine.access import CallContext, Caller, bootstrap, caller_of, once, resolve_caller
 from engine.access.grants import grant_role, list_grants, revoke_role
@@ -81,23 +81,34 @@ def test_the_check_at_the_moment_of_effect_sees_a_revocation(db: Database) -> No
 def test_two_super_admins_who_revoke_each_other_at_once_leave_one(db: Database) -> None:
     with db.transaction() as session:
         bootstrap(session, "iss", ["sam", "eve"], NOW)
-    callers = [_resolve(db), _resolve(db, "eve")]
+    sam, eve = _resolve(db), _resolve(db, "eve")
     with db.transaction() as session:
         grants = {row.principal_id: row.id for row in session.scalars(select(GrantRow))}
-    barrier = threading.Barrier(2)
 
-    def revoke(by: Caller, of: Caller) -> str:
-        barrier.wait()
-        try:
-            with db.transaction() as session:
-                revoke_role(session, by, grants[of.principal_id], NOW)
-        except FailedPrecondition as error:
-            return error.reason
+    def second() -> str:
+        with db.transaction() as session:
+            revoke_role(session, eve, grants[sam.principal_id], NOW)
         return "revoked"
 
-    with ThreadPoolExecutor(2) as pool:
-        ended = sorted(pool.map(revoke, callers, reversed(callers)))
-    assert ended == ["LAST_SUPER_ADMIN", "revoked"]
+    with ThreadPoolExecutor(1) as pool:
+        with db.transaction() as session:
+            revoke_role(session, sam, grants[eve.principal_id], NOW)
+            other = pool.submit(second)
+            _wait_until_blocked(db, other)  # not committed yet: the second must wait for what becomes of the first
+        with pytest.raises(FailedPrecondition, match="LAST_SUPER_ADMIN"):
+            other.result()
+
+
+def _wait_until_blocked(db: Database, other: Future[str]) -> None:
+    blocked = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    for _ in range(600):
+        with db.transaction() as session:
+            if session.scalar(blocked) or other.done():
+                return
+        threading.Event().wait(0.05)
+    raise AssertionError("the other transaction neither waits nor ends")
 
 
 def test_a_grant_for_the_past_is_refused(db: Database) -> None:
