@@ -42,8 +42,8 @@ GOOD_AND_BAD = (HEADER + row(1) + row(2) + row(3, "PILOT") + row(1)).encode()
 @dataclass
 class Client:
     edge: Edge
-    imports: Any
-    exports: Any
+    imports: imports_pb2_grpc.ImportServiceAsyncStub
+    exports: exports_pb2_grpc.ExportServiceAsyncStub
     runner: Runner
     made: dict[str, str] = field(default_factory=dict)
 
