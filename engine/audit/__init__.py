@@ -4,7 +4,15 @@ No intent, no operation: the intent row commits in the transaction that starts t
 that ends it. Details never hold a row's values, a secret, a token or a DSN.
 """
 
-from engine.audit.log import record_access, record_denied, record_intent, record_outcome
+from engine.audit.log import record_access, record_change, record_denied, record_intent, record_outcome
 from engine.audit.query import EventFilter, list_events
 
-__all__ = ["EventFilter", "list_events", "record_access", "record_denied", "record_intent", "record_outcome"]
+__all__ = [
+    "EventFilter",
+    "list_events",
+    "record_access",
+    "record_change",
+    "record_denied",
+    "record_intent",
+    "record_outcome",
+]

@@ -70,6 +70,19 @@ def record_outcome(
     return row.id
 
 
+def record_change(
+    session: Session,
+    caller: Caller,
+    operation: str,
+    resource_type: str,
+    resource_id: uuid.UUID | str,
+    now: datetime,
+) -> None:
+    """Write a change that is done in this very transaction: its intent and that it was carried out."""
+    intent_id = record_intent(session, caller, operation, resource_type, resource_id, {}, now)
+    record_outcome(session, intent_id, "COMPLETED", {}, now)
+
+
 def record_access(
     session: Session,
     caller: Caller,

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from engine.access import Caller, once
-from engine.audit import record_access, record_intent
+from engine.audit import record_change, record_intent
 from engine.db.models import ExportRow
 from engine.errors import FailedPrecondition, InvalidRequest, NotBuilt, NotFound
 from engine.exports.model import ExportFile, ExportFormat, ExportRequest, ExportType
@@ -89,7 +89,7 @@ class Exports:
             row = _get(session, export_id, lock=True)
             self._require(caller, "exports.cancel", row)
             if row.status not in FINAL and row.job_id is not None:
-                record_access(session, caller, "exports.cancel", "exports", row.id, {}, now)
+                record_change(session, caller, "exports.cancel", "exports", row.id, now)
                 cancel_job(session, row.job_id, now)
             session.flush()
             session.refresh(row)
@@ -110,7 +110,7 @@ class Exports:
             self._require(caller, "exports.delete", row)
             if row.status != S.DELETED:
                 artifact_id = row.artifact_id
-                record_access(session, caller, "exports.delete", "exports", row.id, {}, now)
+                record_change(session, caller, "exports.delete", "exports", row.id, now)
                 self._drop(session, row, S.DELETED, now)
         if artifact_id is not None:
             self._resources.artifacts.purge(artifact_id)

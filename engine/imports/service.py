@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from engine.access import Caller, once
-from engine.audit import record_access, record_intent
+from engine.audit import record_change, record_intent
 from engine.db.models import ImportRow
 from engine.errors import Aborted, FailedPrecondition, InvalidRequest, NotBuilt, NotFound
 from engine.ids import new_id
@@ -135,10 +135,10 @@ class Imports:
             caller.require("imports.cancel", row.entity_type, row.import_type)
             job_id = row.apply_job_id if row.status == S.PROCESSING else row.plan_job_id
             if row.status == S.AWAITING_APPROVAL:
-                record_access(session, caller, "imports.cancel", "imports", row.id, {}, now)
+                record_change(session, caller, "imports.cancel", "imports", row.id, now)
                 move(row, S.CANCELLED, now)
             elif row.status not in FINAL and job_id is not None:
-                record_access(session, caller, "imports.cancel", "imports", row.id, {}, now)
+                record_change(session, caller, "imports.cancel", "imports", row.id, now)
                 cancel_job(session, job_id, now)
             session.flush()
             session.refresh(row)

@@ -234,15 +234,19 @@ class Staging:
     def _repeated(
         self, columns: tuple[str, ...], code: str, severity: Severity, message: str, *, nulls_distinct: bool = True
     ) -> None:
-        """Of the rows that are good so far, the first of each value stands."""
+        """Of the rows that are good so far, the first of each value stands.
+
+        Grouped by hash and joined back, which costs half of a window function's sort where hardly any value repeats.
+        """
         names = sql.SQL(", ").join(sql.SQL("s.") + sql.Identifier(c) for c in columns)
         fields = [self._entity.column(c) for c in columns]
         present = sql.SQL(" AND ").join(sql.SQL("s.{} IS NOT NULL").format(sql.Identifier(c)) for c in columns)
         self._run(
             sql.SQL(
-                "INSERT INTO {verdicts} SELECT r.{row}, {severity}, {field}, {code}, {message} || r.first, r.value "
-                "FROM (SELECT s.{row}, {value} AS value, min(s.{row}) OVER (PARTITION BY {names}) AS first "
-                "FROM {staged} s WHERE {present} AND {good}) r WHERE r.{row} <> r.first"
+                "INSERT INTO {verdicts} SELECT s.{row}, {severity}, {field}, {code}, {message} || t.first, {value} "
+                "FROM (SELECT {names}, min(s.{row}) AS first FROM {staged} s WHERE {present} AND {good} "
+                "GROUP BY {names} HAVING count(*) > 1) t JOIN {staged} s ON {same} "
+                "WHERE s.{row} <> t.first AND {good}"
             ).format(
                 verdicts=VERDICTS,
                 row=ROW,
@@ -255,6 +259,7 @@ class Staging:
                 staged=STAGED,
                 present=present if nulls_distinct else sql.SQL("true"),
                 good=self._good(),
+                same=equal(columns, columns, nulls_distinct=nulls_distinct),
             )
         )
 

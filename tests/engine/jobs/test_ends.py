@@ -210,6 +210,22 @@ def test_cancel_of_a_job_whose_worker_is_lost_needs_no_worker_that_answers(bench
     assert bench.take_over(job_id).state == "CANCELLED"
 
 
+def test_a_stop_that_a_handler_takes_for_an_error_of_its_own_is_still_a_stop(bench: Bench) -> None:
+    job_id = bench.create("SCRIPTED")
+    runner = bench.runner()
+
+    def mistake_it(run: JobRun) -> None:
+        runner.stop()
+        wait_until(lambda: run.interrupt is not None, 30)
+        raise Unavailable("the database: found a cancelled statement", reason="STATEMENT_LOST")
+
+    script(bench, mistake_it)
+    runner.run_next()
+
+    job = bench.job(job_id)
+    assert (job.state, job.attempt, job.error) == ("PENDING", 0, None)
+
+
 def test_unknown_job_is_not_found(bench: Bench) -> None:
     with bench.resources.db.transaction() as session, pytest.raises(NotFound) as unknown:
         service.list_events(session, new_id(), 0, 10)

@@ -1,0 +1,112 @@
+"""The catalog says of every table what it is: keys, types, secrets, references, and what is not covered."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from engine.catalog import CatalogSource
+from engine.db.platform import Platform
+from engine.errors import InvalidRequest
+
+SCHEMA = """
+CREATE DOMAIN public.short AS varchar(4);
+CREATE TABLE public.a (id int, other int NOT NULL, third text NOT NULL, UNIQUE (id), UNIQUE (other, third),
+    CONSTRAINT b_third UNIQUE (third), CONSTRAINT a_third UNIQUE (third));
+CREATE TABLE public.none (v text);
+CREATE UNIQUE INDEX none_partial ON public.none (v) WHERE v IS NOT NULL;
+CREATE TABLE public.deferred (v int NOT NULL UNIQUE DEFERRABLE);
+CREATE TABLE public.typed (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, s public.short, n numeric(5, 2),
+    c text COLLATE "C", twice int GENERATED ALWAYS AS (1 + 1) STORED, fixed text DEFAULT 'a(b)',
+    at date DEFAULT CURRENT_DATE, r uuid DEFAULT gen_random_uuid(), z int DEFAULT -1, password text, token_count int, api_key text);
+CREATE VIEW public.seen AS SELECT 1;
+CREATE TABLE public.child (parent int REFERENCES public.a (id) ON DELETE CASCADE);
+CREATE SCHEMA other; CREATE TABLE other.none (id int PRIMARY KEY);
+"""
+
+
+@pytest.fixture
+def catalog(empty_dsn, tmp_path):
+    with psycopg.connect(empty_dsn, autocommit=True) as connection:
+        connection.execute(SCHEMA.encode())
+
+    def load(rules: str = "", schemas: str = "public"):
+        file = tmp_path / "catalog.toml"
+        file.write_text(rules)
+        return CatalogSource(Platform(empty_dsn), schemas, file).load()
+
+    return load
+
+
+@pytest.mark.parametrize(
+    ("table", "key"), [("a", ("third",)), ("none", ()), ("deferred", ()), ("typed", ("id",)), ("child", ())]
+)
+def test_the_key_is_chosen_by_rule(catalog, table, key):
+    assert catalog().entity(table).key == key
+
+
+def test_a_field_tells_its_type_and_where_its_value_comes_from(catalog):
+    fields = {f.name: f for f in catalog().entity("typed").fields}
+
+    assert (fields["s"].type, fields["s"].storage_type, fields["s"].is_domain) == (
+        "public.short", "character varying(4)", True,
+    )  # fmt: skip
+    assert fields["n"].storage_type == "numeric(5,2)"
+    assert fields["c"].collation == 'pg_catalog."C"'
+    assert [name for name, f in fields.items() if f.server_assigned] == ["id", "twice", "at", "r"]
+
+
+def test_what_looks_like_a_credential_is_secret_unless_said_otherwise(catalog):
+    def secrets(rules=""):
+        return {f.name for f in catalog(rules).entity("typed").fields if f.secret}
+
+    assert secrets() == {"password", "api_key"}
+    assert secrets('[entities.typed]\nplain = ["api_key"]\n[entities.typed.secrets]\nc = {}') == {"password", "c"}
+
+
+def test_what_is_not_covered_is_listed_with_why(catalog):
+    found = catalog('[exclude]\ntables = ["public.none"]')
+
+    assert {(n.name, n.why) for n in found.not_covered} == {
+        ("public.seen", "it is a view"),
+        ("public.none", "catalog.toml excludes it"),
+    }
+    assert "none" not in [e.name for e in found.entities()]
+
+
+def test_tables_of_one_name_in_two_schemas_bear_their_schema(catalog):
+    assert {e.name for e in catalog(schemas="public, other").entities()} >= {"public.none", "other.none", "a"}
+
+
+def test_groups_names_and_references(catalog):
+    found = catalog('[groups.g]\nentities = ["things", "child"]\n[entities.things]\ntable = "public.a"')
+
+    assert [(e.name, e.group) for e in found.entities() if e.group] == [("child", "g"), ("things", "g")]
+    assert found.entity("things").referenced_by == ("child",)
+    assert found.entity("child").references[0].on_delete == "CASCADE"
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        '[entities.nothing]\ntable = "public.gone"',
+        "[entities.typed.secrets]\npasswort = {}",
+        '[groups.g]\nentities = ["gone"]',
+        '[exclude]\ntables = ["gone"]',
+        "[entities.typed]\nsecret = []",
+        "not toml",
+    ],
+)
+def test_a_rule_that_names_nothing_is_refused_lest_a_secret_leaves(catalog, rules):
+    with pytest.raises(InvalidRequest) as caught:
+        catalog(rules)
+    assert caught.value.reason == "CATALOG_FILE_INVALID"
+
+
+def test_the_fingerprint_moves_with_the_definition_and_not_with_the_rows(catalog, empty_dsn):
+    before = catalog().entity("typed").fingerprint
+    with psycopg.connect(empty_dsn, autocommit=True) as connection:
+        connection.execute("INSERT INTO public.typed (s) VALUES ('x'); ANALYZE public.typed")
+        assert catalog().entity("typed").fingerprint == before
+        connection.execute("ALTER TABLE public.typed ALTER s SET NOT NULL")
+        assert catalog().entity("typed").fingerprint != before

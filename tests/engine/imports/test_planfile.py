@@ -1,0 +1,101 @@
+"""A plan is what was shown, or it is nothing: every change of its parts is seen before it is used."""
+
+from __future__ import annotations
+
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.errors import DataLoss
+from engine.imports import planfile
+from engine.imports.planfile import Plan, StreamWriter, split_line, write_head
+
+
+class Parts:
+    """An artifact's parts in memory."""
+
+    def __init__(self):
+        self.kept = []
+
+    def write_part(self, data, *, stream, index):
+        self.kept.append([stream, index, data])
+        return len(self.kept) - 1
+
+    def parts(self, stream=None):
+        found = [type("Part", (), {"number": n, "stream": p[0], "index": p[1]}) for n, p in enumerate(self.kept)]
+        return [p for p in found if stream in (None, p.stream)]
+
+    def read_part(self, number):
+        return self.kept[number][2]
+
+
+@pytest.fixture
+def written(monkeypatch):
+    monkeypatch.setattr(planfile, "PART_BYTES", 200)
+    parts = Parts()
+    writer = StreamWriter(parts, "INSERT", key_at=(2,))
+    for i in range(100):
+        writer.add(f"{i + 2}\t\\N\tkey{i:03}\tv\n".encode())
+    digest = write_head(parts, {"streams": {"INSERT": writer.close()}})
+    return parts, digest
+
+
+def test_a_plan_reads_back_whole_and_by_pages(written):
+    parts, digest = written
+    plan = Plan.open(parts, digest)
+
+    lines = b"".join(plan.lines("INSERT")).splitlines()
+
+    assert len(lines) == plan.rows("INSERT") == 100
+    assert len(parts.parts("INSERT")) > 5
+    for start in (0, 1, 37, 99, 100):
+        assert plan.page("INSERT", start, 10) == [split_line(line) for line in lines[start : start + 10]]
+    assert parts.kept[1][1]["first_key"] == [split_line(lines[parts.kept[1][1]["at"]])[2]]
+
+
+def repack(part, change):
+    data = zstandard.ZstdDecompressor().decompress(part[2])
+    changed = change(data)
+    part[1] = {**part[1], "bytes": len(changed)}
+    part[2] = zstandard.ZstdCompressor().compress(changed)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda kept: repack(kept[0], lambda d: d.replace(b"key000", b"key999")),
+        lambda kept: kept.pop(0),
+        lambda kept: kept.insert(0, kept[0]),
+        lambda kept: kept.__setitem__(slice(0, 2), [kept[1], kept[0]]),
+        lambda kept: kept[0].__setitem__(2, b"no frame"),
+    ],
+    ids=["changed", "dropped", "repeated", "swapped", "no frame"],
+)
+def test_a_changed_stream_is_refused(written, damage):
+    parts, digest = written
+    plan = Plan.open(parts, digest)
+    damage(parts.kept)
+
+    with pytest.raises(DataLoss) as caught:
+        list(plan.lines("INSERT"))
+    assert caught.value.reason == "PLAN_DAMAGED"
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda k: k.pop(), lambda k: k.append(k[-1]), lambda k: repack(k[-1], lambda d: d + b" ")]
+)
+def test_a_changed_head_is_refused(written, damage):
+    parts, digest = written
+    damage(parts.kept)
+
+    with pytest.raises(DataLoss):
+        Plan.open(parts, digest)
+
+
+@given(st.lists(st.none() | st.text(st.characters(codec="utf-8", exclude_characters="\0")), min_size=1))
+def test_copy_text_is_split_as_postgresql_writes_it(cells):
+    escapes = {"\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v"}
+    line = "\t".join("\\N" if c is None else "".join(escapes.get(ch, ch) for ch in c) for c in cells)
+
+    assert split_line(line.encode() + b"\n") == cells
