@@ -18,7 +18,8 @@ CREATE UNIQUE INDEX none_partial ON public.none (v) WHERE v IS NOT NULL;
 CREATE TABLE public.deferred (v int NOT NULL UNIQUE DEFERRABLE);
 CREATE TABLE public.typed (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, s public.short, n numeric(5, 2),
     c text COLLATE "C", twice int GENERATED ALWAYS AS (1 + 1) STORED, fixed text DEFAULT 'a(b)',
-    at date DEFAULT CURRENT_DATE, r uuid DEFAULT gen_random_uuid(), z int DEFAULT -1, password text, token_count int, api_key text);
+    at date DEFAULT CURRENT_DATE, r uuid DEFAULT gen_random_uuid(), z int DEFAULT -1, password text,
+    token_count int, api_key text);
 CREATE VIEW public.seen AS SELECT 1;
 CREATE TABLE public.child (parent int REFERENCES public.a (id) ON DELETE CASCADE);
 CREATE SCHEMA other; CREATE TABLE other.none (id int PRIMARY KEY);
