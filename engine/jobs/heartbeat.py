@@ -87,12 +87,11 @@ class Heartbeat:
 
     def _beat(self) -> None:
         try:
-            while not self._done.is_set():
+            # The lease is fresh, so a job that is done before the first look costs no connection.
+            while not self._done.wait(0.1 if self.interrupt else min(LOOK_SECONDS, self._every)):
                 self._look()
                 if self.interrupt is not None:
                     self._cancel_statements()
-                # A set stop event must not turn this into a busy loop.
-                self._done.wait(min(LOOK_SECONDS, self._every) if not self._stopping.is_set() else 0.1)
         finally:
             self._drop_control()
 

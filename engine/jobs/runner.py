@@ -152,7 +152,18 @@ class _Attempt:
         except JobCancelled:
             self._cancel()
         except Exception as error:
-            self._fail(retry.describe(error))
+            self._fail_unless_interrupted(retry.describe(error))
+
+    def _fail_unless_interrupted(self, error: DataOpsError) -> None:
+        """A handler may have made an error of its own of a statement that our cancel ended; the reason is ours then.
+
+        An error that no other attempt can mend is the job's own, whatever came at the same time.
+        """
+        interrupt = self._run.interrupt
+        if isinstance(interrupt, WorkerStopping) and (error.retryable or error.reason == "INTERNAL"):
+            self._release()
+        else:
+            self._fail(error)
 
     def _complete(self) -> None:
         finish = self._handler.run(self._run)
