@@ -93,7 +93,8 @@ class World:
         return self.apply(self.plan(entity, data, **options))
 
     def errors(self, row: ImportRow) -> list[RowError]:
-        found, token = [], ""
+        found: list[RowError] = []
+        token = ""
         while True:
             page, token, _ = self.imports.errors(self.caller, row.id, Paging(1000, token, "t"))
             found += page

@@ -27,7 +27,7 @@ class Edge:
         self.server, self.tokens, self.certificates, self.channel = server, tokens, certificates, channel
         self.resources: Resources = server.resources
 
-    def bearer(self, subject: str = "sam", **claims: object) -> tuple[tuple[str, str], ...]:
+    def bearer(self, subject: str = "sam", **claims: Any) -> tuple[tuple[str, str], ...]:
         """Metadata of a caller; sam is super_admin, anybody else holds what a test grants."""
         return (("authorization", f"Bearer {self.tokens.token(subject, **claims)}"),)
 

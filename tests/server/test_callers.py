@@ -72,7 +72,7 @@ async def test_a_token_that_nobody_we_trust_has_signed_is_refused(shared_edge: E
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     stranger = ec.generate_private_key(ec.SECP256R1())
-    unsigned = jwt.encode(_claims(), None, algorithm="none", headers={"kid": kid})
+    unsigned = jwt.encode(_claims(), "", algorithm="none", headers={"kid": kid})
     # HMAC keyed with the public key: the classic confusion. PyJWT refuses to make it, so it is made by hand.
     hmac_key = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256)
     head, body, _ = jwt.encode(_claims(), "x" * 32, algorithm="HS256", headers={"kid": kid}).split(".")

@@ -121,7 +121,8 @@ async def test_renewed_certificates_are_served_without_a_restart(edge: Edge, tmp
 
 def test_a_certificate_without_its_key_refuses_the_start(tmp_path: Path) -> None:
     files = make_certificates(tmp_path)
-    other = make_certificates((tmp_path / "other").resolve()) if (tmp_path / "other").mkdir() is None else files
+    (tmp_path / "other").mkdir()
+    other = make_certificates(tmp_path / "other")
     for cert, key in ((files.cert_file, other.key_file), (files.cert_file, None), (files.ca_file, files.key_file)):
         with pytest.raises(DataOpsError, match="CONFIG_INVALID"):
             tls.Certificates(cert, key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
 import pytest
 from dataops.v1 import access_pb2, audit_pb2, common_pb2, imports_pb2, uploads_pb2
@@ -11,7 +12,7 @@ from google.protobuf.message import Message
 from server.rules import violations_of
 
 ID = str(uuid.UUID(int=1))
-GRANT = {"request_id": ID, "issuer": "i", "subject": "s", "role": "r"}
+GRANT: dict[str, Any] = {"request_id": ID, "issuer": "i", "subject": "s", "role": "r"}
 
 
 def _found(message: Message) -> list[str]:

@@ -59,7 +59,7 @@ def test_numbers_stay_right_across_blocks_and_broken_records(monkeypatch):
 
     _, rows, broken = read(b"a,b\n" + b"\n".join(lines))
 
-    assert [n for n, cells in rows] == [int(cells[0]) + 1 for _, cells in rows]
+    assert [n for n, cells in rows] == [int(cells[0] or "") + 1 for _, cells in rows]
     assert [b.row for b in broken] == [i + 1 for i in range(1, 20_000) if i % 97 == 0]
 
 

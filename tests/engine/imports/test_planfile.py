@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import zstandard
 from hypothesis import given
@@ -23,7 +25,7 @@ class Parts:
         return len(self.kept) - 1
 
     def parts(self, stream=None):
-        found = [type("Part", (), {"number": n, "stream": p[0], "index": p[1]}) for n, p in enumerate(self.kept)]
+        found = [SimpleNamespace(number=n, stream=p[0], index=p[1]) for n, p in enumerate(self.kept)]
         return [p for p in found if stream in (None, p.stream)]
 
     def read_part(self, number):
