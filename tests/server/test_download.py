@@ -156,6 +156,19 @@ async def test_a_growing_file_is_followed_to_its_closing_record(bench):
     assert footer.sha256 == DIGEST
 
 
+async def test_a_closed_files_footer_waits_until_its_writer_is_done(bench):
+    artifact_id = await asyncio.to_thread(bench.file, b"abc")
+    stream = bench.stream(artifact_id, follow=True)
+    assert (await anext(stream)).data == b"abc"
+    waiting = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0.3)
+    assert not waiting.done(), "the job that wrote it may still fail"
+    bench.growing = False
+
+    assert (await waiting).size == 3
+    await stream.aclose()
+
+
 async def test_a_limit_ends_a_growing_file_without_a_digest(bench):
     artifact_id = await asyncio.to_thread(bench.create)
     writer = bench.store.writer(artifact_id)
@@ -177,6 +190,7 @@ async def test_followers_hold_no_thread_while_they_wait(bench):
     assert await asyncio.wait_for(bench.offload.call(lambda: "free"), 10) == "free"
 
     await asyncio.to_thread(lambda: bench.store.writer(artifact_id).close())
+    bench.growing = False
     assert await asyncio.gather(*followers) == [(b"", Footer(0, 0, hashlib.sha256(b"").digest()))] * 12
 
 

@@ -117,6 +117,22 @@ async def test_a_slow_reader_holds_up_nobody_and_misses_nothing(feed, journal, m
     assert await all_of(fast) == events(60, 61)
 
 
+async def test_a_resume_on_either_side_of_the_rings_edge_is_without_gap_or_repeat(feed, journal, monkeypatch):
+    monkeypatch.setattr(feed_module, "RING", 5)
+    job_id = journal.job(events=1)
+    fast = feed.watch(job_id, 0)
+    for sequence in range(1, 24):  # cut at 11, at 16 and at 21
+        assert await anext(fast) == ("event", sequence)
+        journal.event(job_id)
+        feed.ring(job_id)
+    assert await anext(fast) == ("event", 24)
+
+    for after in range(24):
+        stream = feed.watch(job_id, after)
+        assert [await anext(stream) for _ in range(24 - after)] == events(after + 1, 24)
+        await stream.aclose()
+
+
 async def test_one_query_serves_all_watchers(feed, store, journal):
     feed.rings(True)
     job_id = journal.job(events=5)
