@@ -79,7 +79,10 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     environ = os.environ if environ is None else environ
     values: dict[str, Any] = {}
     if path := environ.get(PREFIX + "CONFIG"):
-        values.update(tomllib.loads(Path(path).read_text(encoding="utf-8")))
+        try:
+            values.update(tomllib.loads(_text(PREFIX + "CONFIG", path)))
+        except tomllib.TOMLDecodeError as error:
+            raise InvalidRequest(f"{PREFIX}CONFIG: expected TOML: {error}", reason="CONFIG_INVALID") from None
     values.update(_from_environment(environ))
     try:
         return Settings(**values)
@@ -98,6 +101,19 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, str]:
             continue
         field = key.lower()
         if field not in Settings.model_fields and field.endswith("_file"):
-            field, value = field.removesuffix("_file"), Path(value).read_text(encoding="utf-8").strip()
+            field, value = field.removesuffix("_file"), _text(name, value).strip()
+        if field in values:
+            raise InvalidRequest(
+                f"{PREFIX}{field.upper()}: found it beside {PREFIX}{field.upper()}_FILE, expected one of them",
+                reason="CONFIG_INVALID",
+            )
         values[field] = value
     return values
+
+
+def _text(name: str, path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise InvalidRequest(f"{name}: cannot read the file it names: {why}", reason="CONFIG_INVALID") from None

@@ -15,12 +15,12 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, text
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
 import engine.db.models  # noqa: F401  fills the metadata
 from engine.db.base import SCHEMA, metadata
 from engine.db.database import sqlalchemy_url
-from engine.errors import FailedPrecondition
+from engine.errors import FailedPrecondition, Unavailable
 
 MIN_REVISION = "0001"
 """The oldest revision this code works on."""
@@ -50,10 +50,14 @@ def require_revision(db: Engine) -> str:
 
     Raises:
         FailedPrecondition: SCHEMA_REVISION when there is none, or one outside that range.
+        Unavailable: CONTROL_UNREACHABLE.
     """
     known = [script.revision for script in reversed(list(_scripts().walk_revisions()))]
-    with db.connect() as connection:
-        found = _current(connection)
+    try:
+        with db.connect() as connection:
+            found = _current(connection)
+    except OperationalError:
+        raise Unavailable("control database: cannot be reached", reason="CONTROL_UNREACHABLE") from None
     if found is None:
         raise FailedPrecondition(
             "control schema: found none; run `dataops-admin upgrade` first", reason="SCHEMA_REVISION"
