@@ -11,6 +11,7 @@ import codecs
 import csv
 import io
 import re
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,8 +22,11 @@ import pyarrow.csv as pacsv
 from engine.errors import DataInvalid
 from engine.formats.base import BrokenRow, ByteSource, RawBatch
 
-BLOCK = 4 << 20
+BLOCK = 2 << 20
 """Bytes parsed at once, and so the largest record."""
+
+READ_AHEAD = 4
+"""Blocks that pyarrow may hold unparsed. Left alone it reads 32 ahead, which is 64 MiB of the worker's memory."""
 
 MAX_HEADER = 1 << 20
 
@@ -128,6 +132,7 @@ class CsvReader:
         """Gives each record its number: those pyarrow could not split are missing from its batches."""
         row, taken = 2, 0
         for batch in reader:
+            self._source.batch_taken()
             missing = [b.row for b in broken[taken:]]
             rows, row, used = _numbers(row, batch.num_rows, missing)
             found, taken = tuple(broken[taken : taken + used]), taken + used
@@ -179,6 +184,7 @@ class _Watched(io.RawIOBase):
         self.bytes_read = 0
         self.quotes = 0
         self.has_nul = False
+        self._ahead = threading.Semaphore(READ_AHEAD)
         self.failure: DataInvalid | None = None
 
     def readable(self) -> bool:
@@ -186,6 +192,8 @@ class _Watched(io.RawIOBase):
 
     def read(self, size: int = -1, /) -> bytes:
         """`size` bytes, fewer only at the end: pyarrow takes a short block for a record that straddles two."""
+        # pyarrow reads on a thread of its own. The time-out is for blocks that become no batch: slow, never stuck.
+        self._ahead.acquire(timeout=1.0)
         data = self._pending[:size]
         self._pending = self._pending[size:]
         if len(data) < size:
@@ -205,11 +213,17 @@ class _Watched(io.RawIOBase):
         self.bytes_read += len(data)
         skipped = self._bom(data) if start == 0 else 0
         held = len(self._decoder.getstate()[0])
+        if not held and data.isascii():  # decoding would make a text only to throw it away
+            return data[skipped:]
         try:
             self._decoder.decode(data[skipped:], final=len(data) < size)
         except UnicodeDecodeError as error:
             raise self._fail("found bytes that are no UTF-8", start + skipped + error.start - held) from None
         return data[skipped:]
+
+    def batch_taken(self) -> None:
+        """A block has become a batch: one more may be read."""
+        self._ahead.release()
 
     def push_back(self, data: bytes) -> None:
         self._pending = data

@@ -18,7 +18,7 @@ from psycopg import sql
 from engine.artifacts import ArtifactKind
 from engine.catalog import Entity, Field
 from engine.db.models import ImportRow
-from engine.db.platform import Connection
+from engine.db.platform import Connection, write_copy
 from engine.errors import Aborted, DataLoss, DataOpsError, FailedPrecondition
 from engine.faults import fault
 from engine.imports import indexes, planfile
@@ -118,7 +118,7 @@ class Applier:
         with connection.cursor() as cursor:
             with cursor.copy(sql.SQL("COPY {} FROM STDIN").format(table)) as copy:
                 for lines in self._plan.lines(stream):
-                    copy.write(lines)
+                    write_copy(copy, lines)
                     done += lines.count(b"\n")
                     self._run.progress(rows=done if stream == "INSERT" else None)
             if cursor.rowcount != expected:

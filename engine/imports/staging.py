@@ -18,7 +18,7 @@ import pyarrow.csv as pacsv
 from psycopg import sql
 
 from engine.catalog import Catalog, Check, Entity, Field, ForeignKey, UniqueKey
-from engine.db.platform import Connection
+from engine.db.platform import Connection, write_copy
 from engine.imports.mapping import Columns
 from engine.imports.model import Severity
 from engine.imports.validate import MASK, SHOWN, Judged
@@ -93,7 +93,7 @@ class Staging:
                     unsure |= judged.unsure
                     aside.keep(judged)
                     if judged.proven.num_rows:
-                        copy.write(_as_csv(judged.proven))
+                        write_copy(copy, _as_csv(judged.proven))
                     if aside.full:
                         more = True
                         break
@@ -375,7 +375,7 @@ class Staging:
 class _Aside:
     """Doubtful rows and verdicts that wait until the session's COPY of proven rows may be interrupted."""
 
-    LIMIT = 32 << 20
+    LIMIT = 8 << 20
 
     def __init__(self, staging: Staging) -> None:
         self._staging = staging
@@ -399,7 +399,7 @@ class _Aside:
             if batches:
                 with self._staging._copy(table, columns) as copy:
                     for batch in batches:
-                        copy.write(_as_csv(batch))
+                        write_copy(copy, _as_csv(batch))
             batches.clear()
         self._bytes = 0
 
