@@ -74,9 +74,7 @@ def from_foreign(error: Exception) -> DataOpsError | None:
             "no connection to the control database is free now", reason="SERVER_BUSY", retry_after=1.0
         )
     if isinstance(error, sqlalchemy_errors.OperationalError):
-        return Unavailable(
-            "the control database cannot answer now", reason="CONTROL_UNREACHABLE", retry_after=1.0
-        )
+        return Unavailable("the control database cannot answer now", reason="CONTROL_UNREACHABLE", retry_after=1.0)
     return None
 
 
