@@ -23,6 +23,7 @@ from dataclasses import replace
 from typing import Generic, Protocol, TypeVar
 
 from engine.errors import NotFound, OffsetMismatch, Unavailable
+from engine.jobs.model import FINISHED
 from server.drain import Drain
 from server.feed_store import FeedStore, JobHead, Page, StoredEvent
 
@@ -37,7 +38,6 @@ SAFETY_POLL_SECONDS = 5.0
 """How often it looks although something rings: pub/sub promises nothing."""
 PATIENCE_SECONDS = 60.0
 """How long watchers are kept while the control database is away; they get heartbeats meanwhile."""
-FINISHED = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
 
 log = logging.getLogger(__name__)
 

@@ -94,6 +94,10 @@ def messages(content: bytes, first: int = 0, size: int = MIB, *, finish: bool = 
     return made
 
 
+def streams_so_far(edge: Edge, upload_id: str) -> int:
+    return edge.uploads.get(edge.caller(), uuid.UUID(upload_id)).epoch
+
+
 def stored(edge: Edge, upload_id: str) -> bytes:
     row = edge.uploads.get(edge.caller(), uuid.UUID(upload_id))
     assert row.artifact_id is not None
@@ -209,11 +213,12 @@ async def test_a_stream_keeps_to_one_upload(client):
     assert (await client.refused(call))[1] == "UPLOAD_CHANGED"
 
 
-async def test_an_older_stream_ends_as_soon_as_a_newer_one_begins(client):
+async def test_an_older_stream_ends_as_soon_as_a_newer_one_begins(client, edge):
     upload_id = await client.start()
     older = client.stub.WriteUpload()
     await older.write(Message(upload_id=upload_id, data=FILE[:100]))
-    await asyncio.sleep(0.3)
+    while await asyncio.to_thread(streams_so_far, edge, upload_id) == 0:
+        await asyncio.sleep(0.02)
     newer = await client.write(upload_id, *messages(FILE))
 
     assert newer.sha256 == DIGEST
@@ -228,10 +233,9 @@ async def test_a_broken_stream_is_resumed_on_a_part_border(client):
     for number, message in enumerate(messages(FILE, finish=False)[:11]):  # one part and three messages
         message.upload_id = upload_id if number == 0 else ""
         await broken.write(message)
-    await asyncio.sleep(0.3)
-    broken.cancel()
     while (await client.get(upload_id)).committed_size == 0:
         await asyncio.sleep(0.05)
+    broken.cancel()
     await asyncio.sleep(0.2)
 
     assert (await client.get(upload_id)).committed_size == PART, "the tail that fills no part is dropped"
