@@ -7,7 +7,6 @@ it is recognised and refused by name.
 
 from __future__ import annotations
 
-import select
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -105,16 +104,3 @@ class Platform:
                 "platform database: found a connection pooler between us, expected a direct connection",
                 reason="POOLER_REFUSED",
             )
-
-
-def write_copy(copy: psycopg.Copy, data: bytes) -> None:
-    """Give `data` to a COPY and wait until it is on its way.
-
-    psycopg hands everything to libpq, whose buffer grows without limit while the server is slower than we are.
-    """
-    copy.write(data)
-    connection = copy.connection.pgconn
-    while connection.flush():
-        readable, _, _ = select.select([connection.socket], [connection.socket], [], 1.0)
-        if readable:
-            connection.consume_input()

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from engine.access import CallContext, caller_of
 from engine.artifacts import ArtifactKind, ArtifactWriter
 from engine.clock import utc_now
+from engine.db.copy import CopyOut
 from engine.db.models import ExportRow, JobRow
 from engine.db.platform import Connection
 from engine.errors import Aborted, DataOpsError, FailedPrecondition, InternalError
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
     from engine.jobs.run import JobRun
 
 S = ExportStatus
-
-GATHER = 256 << 10
-"""COPY gives a row at a time; the writer is fed about this much at once."""
 
 
 @dataclass(frozen=True)
@@ -115,21 +113,13 @@ def _stream_entity(run: JobRun, name: str, options: ExportOptions, artifact_id: 
 
 def _copy_out(run: JobRun, connection: Connection, query: sql.Composed, writer: ArtifactWriter) -> int:
     """Streams one COPY; returns its rows, as PostgreSQL counted them (the header is none)."""
-    gathered, size, done = [], 0, -1
-    with connection.cursor() as cursor:
-        with cursor.copy(query) as copy:
-            for line in copy:
-                gathered.append(line)
-                size += len(line)
-                done += 1
-                if size >= GATHER:
-                    writer.write(b"".join(gathered))
-                    run.progress(rows=done, bytes=writer.size)
-                    gathered, size = [], 0
-        writer.write(b"".join(gathered))
-        rows = cursor.rowcount
-    run.progress(rows=rows, bytes=writer.size)
-    return rows
+    copy, done = CopyOut(connection, query), 0
+    for lines in copy:
+        writer.write(b"".join(lines))
+        done += len(lines)
+        run.progress(rows=done, bytes=writer.size)
+    run.progress(rows=copy.rows, bytes=writer.size)
+    return copy.rows
 
 
 def _export(session: Session, job: JobRow) -> ExportRow:

@@ -17,8 +17,9 @@ from psycopg import sql
 
 from engine.artifacts import ArtifactKind
 from engine.catalog import Entity, Field
+from engine.db.copy import CopyOut, write_copy
 from engine.db.models import ImportRow
-from engine.db.platform import Connection, write_copy
+from engine.db.platform import Connection
 from engine.errors import Aborted, DataLoss, DataOpsError, FailedPrecondition
 from engine.faults import fault
 from engine.imports import indexes, planfile
@@ -259,9 +260,8 @@ class Applier:
         )
         with store.writer(artifact_id) as sink:
             writer = planfile.StreamWriter(sink, "INSERT", key_at=tuple(range(2, 2 + len(keys))))
-            with connection.cursor().copy(query) as copy:
-                for line in copy:
-                    writer.add(line)
+            for lines in CopyOut(connection, query):
+                writer.add(lines)
             planfile.write_head(
                 sink,
                 {

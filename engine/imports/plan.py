@@ -16,6 +16,7 @@ from psycopg import IsolationLevel, sql
 from engine.access import Caller
 from engine.artifacts import ArtifactKind
 from engine.catalog import Catalog, Entity
+from engine.db.copy import CopyOut
 from engine.db.models import ImportRow, UploadRow
 from engine.db.platform import Connection
 from engine.errors import Aborted, DataInvalid, FailedPrecondition, NotBuilt
@@ -243,11 +244,9 @@ class Planner:
         key_at: tuple[int, ...],
     ) -> dict[str, Any]:
         writer = planfile.StreamWriter(sink, name, key_at=key_at)
-        with connection.cursor().copy(query) as copy:
-            for line in copy:
-                writer.add(line)
-                if name == "INSERT" and writer.lines % 2048 == 0:
-                    self._run.progress(rows=writer.lines)
+        for lines in CopyOut(connection, query):
+            writer.add(lines)
+            self._run.progress(rows=writer.lines if name == "INSERT" else None)
         return writer.close()
 
     # --- the head and what is shown of it

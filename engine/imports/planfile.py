@@ -68,11 +68,11 @@ class StreamWriter:
         self.lines = 0
         """Added so far, written or not."""
 
-    def add(self, line: bytes | bytearray | memoryview) -> None:
-        """One whole line, with its line end."""
-        self._lines.append(bytes(line))
-        self._bytes += len(line)
-        self.lines += 1
+    def add(self, lines: list[bytes]) -> None:
+        """Whole lines, each with its line end; a few hundred KiB at once, since a part ends only between two calls."""
+        self._lines += lines
+        self._bytes += sum(map(len, lines))
+        self.lines += len(lines)
         if self._bytes >= PART_BYTES:
             self._flush()
 

@@ -18,7 +18,8 @@ import pyarrow.csv as pacsv
 from psycopg import sql
 
 from engine.catalog import Catalog, Check, Entity, Field, ForeignKey, UniqueKey
-from engine.db.platform import Connection, write_copy
+from engine.db.copy import write_copy
+from engine.db.platform import Connection
 from engine.imports.mapping import Columns
 from engine.imports.model import Severity
 from engine.imports.validate import MASK, SHOWN, Judged

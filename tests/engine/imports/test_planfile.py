@@ -38,7 +38,7 @@ def written(monkeypatch):
     parts = Parts()
     writer = StreamWriter(parts, "INSERT", key_at=(2,))
     for i in range(100):
-        writer.add(f"{i + 2}\t\\N\tkey{i:03}\tv\n".encode())
+        writer.add([f"{i + 2}\t\\N\tkey{i:03}\tv\n".encode()])
     digest = write_head(parts, {"streams": {"INSERT": writer.close()}})
     return parts, digest
 
