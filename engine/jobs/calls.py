@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from engine.access import Caller
 from engine.access.idempotency import once
+from engine.access.permission import ANY, Permission
 from engine.access.service import principals
 from engine.audit import record_intent, record_outcome
 from engine.clock import Clock
@@ -33,32 +34,52 @@ class JobFacts:
 
 
 class Jobs:
-    """One per process; its methods block. What a job's entities are is checked where a job is changed."""
+    """One per process; its methods block. A job is its entities' business: who may not read all of them does not see
+    it, and who may not change all of them changes nothing."""
 
     def __init__(self, db: Database, bell: Doorbell, clock: Clock, handlers: Handlers | None = None) -> None:
         self._db, self._bell, self._clock, self._handlers = db, bell, clock, handlers
 
-    def get(self, job_id: uuid.UUID) -> tuple[JobRow, JobFacts]:
-        """Raises: NotFound: JOB_UNKNOWN."""
+    def get(self, caller: Caller, job_id: uuid.UUID) -> tuple[JobRow, JobFacts]:
+        """Raises: NotFound: JOB_UNKNOWN, also for one of an entity whose jobs the caller may not read."""
         with self._db.transaction() as session:
-            job = service.get_job(session, job_id)
+            job = _readable(session, caller, job_id)
             return job, _facts(session, [job])
 
-    def list(self, wanted: JobFilter, paging: Paging) -> tuple[Page[JobRow], JobFacts]:
-        """One page, newest first."""
-        with self._db.transaction() as session:
-            page = service.list_jobs(session, wanted, paging)
-            return page, _facts(session, page.items)
-
-    def events(self, job_id: uuid.UUID, after: int, paging: Paging) -> tuple[JobRow, Page[JobEventRow]]:
-        """One page of the job's events behind sequence `after`, in the order they happened.
+    def permit(self, caller: Caller, job_id: uuid.UUID) -> None:
+        """Return when the caller may read the job.
 
         Raises:
             NotFound: JOB_UNKNOWN.
         """
-        wanted = select(JobEventRow).where(JobEventRow.job_id == job_id, JobEventRow.sequence > after)
+        if not caller.may("jobs.read", ANY):
+            with self._db.transaction() as session:
+                _readable(session, caller, job_id)
+
+    def shown(self, job_id: uuid.UUID) -> tuple[JobRow, JobFacts]:
+        """For those who were permitted already. Raises: NotFound: JOB_UNKNOWN."""
         with self._db.transaction() as session:
             job = service.get_job(session, job_id)
+            return job, _facts(session, [job])
+
+    def list(self, caller: Caller, wanted: JobFilter, paging: Paging) -> tuple[Page[JobRow], JobFacts]:
+        """One page, newest first, of the jobs that the caller may read."""
+        if not caller.may("jobs.read", ANY):
+            held = map(Permission.parse, caller.permissions)
+            wanted = replace(wanted, entities=tuple({p.entity for p in held if p.covers("jobs.read")}))
+        with self._db.transaction() as session:
+            page = service.list_jobs(session, wanted, paging)
+            return page, _facts(session, page.items)
+
+    def events(self, caller: Caller, job_id: uuid.UUID, after: int, paging: Paging) -> tuple[JobRow, Page[JobEventRow]]:
+        """One page of the job's events behind sequence `after`, in the order they happened.
+
+        Raises:
+            NotFound: JOB_UNKNOWN, as for `get`.
+        """
+        wanted = select(JobEventRow).where(JobEventRow.job_id == job_id, JobEventRow.sequence > after)
+        with self._db.transaction() as session:
+            job = _readable(session, caller, job_id)
             return job, by_number(session, wanted, paging, JobEventRow.sequence, ascending=True)
 
     def cancel(self, caller: Caller, job_id: uuid.UUID) -> tuple[JobRow, JobFacts]:
@@ -112,6 +133,13 @@ class Jobs:
 def entity_types(job: JobRow) -> list[str]:
     """The entities it holds or waits for."""
     return [str(claim["entity"]) for claim in job.claims or []]
+
+
+def _readable(session: Session, caller: Caller, job_id: uuid.UUID) -> JobRow:
+    job = service.get_job(session, job_id)
+    if not all(caller.may("jobs.read", entity) for entity in entity_types(job)):
+        raise service.unknown(job_id)
+    return job
 
 
 def _require(caller: Caller, operation: str, job: JobRow) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from engine.db.models import JobEventRow, JobRow
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 RETRY_ATTEMPTS = 5
 """A lost worker or a lock conflict is tried this often; RetryJob grants as many again."""
 
+_NO_OTHER_ENTITY = (
+    "NOT EXISTS (SELECT FROM jsonb_array_elements(jobs.claims) c WHERE NOT c ->> 'entity' = ANY(:entities))"
+)
+
 __all__ = [
     "JobFilter",
     "blocked_by",
@@ -41,6 +45,7 @@ __all__ = [
     "list_events",
     "list_jobs",
     "retry_job",
+    "unknown",
 ]
 
 
@@ -52,6 +57,8 @@ class JobFilter:
     kinds: tuple[str, ...] = ()
     resource_type: str = ""
     resource_id: uuid.UUID | None = None
+    entities: tuple[str, ...] | None = None
+    """Jobs that need these entities alone; None does not restrict."""
 
 
 def create_job(
@@ -105,8 +112,13 @@ def get_job(session: Session, job_id: uuid.UUID, *, lock: bool = False) -> JobRo
     """
     job = session.get(JobRow, job_id, with_for_update=lock, populate_existing=True)
     if job is None:
-        raise NotFound("job: found none with this id", reason="JOB_UNKNOWN", metadata={"job_id": str(job_id)})
+        raise unknown(job_id)
     return job
+
+
+def unknown(job_id: uuid.UUID) -> NotFound:
+    """What a caller is told of a job that is not there, or is not the caller's to know of."""
+    return NotFound("job: found none with this id", reason="JOB_UNKNOWN", metadata={"job_id": str(job_id)})
 
 
 def cancel_job(session: Session, job_id: uuid.UUID, now: datetime, handlers: Handlers | None = None) -> JobRow:
@@ -173,6 +185,8 @@ def list_jobs(session: Session, wanted: JobFilter, paging: Paging) -> Page[JobRo
         query = query.where(JobRow.resource_type == wanted.resource_type)
     if wanted.resource_id is not None:
         query = query.where(JobRow.resource_id == wanted.resource_id)
+    if wanted.entities is not None:
+        query = query.where(text(_NO_OTHER_ENTITY).bindparams(entities=list(wanted.entities)))
     return newest_first(session, query, paging, JobRow.created_at, JobRow.id)
 
 

@@ -30,21 +30,23 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         self._jobs, self._feed, self._offload = jobs, feed, offload
 
     async def GetJob(self, request: jobs_pb2.GetJobRequest, context: Any) -> jobs_pb2.GetJobResponse:
-        row, facts = await self._offload.call(self._jobs.get, parse_id(request.job_id, "job_id"))
+        job_id = parse_id(request.job_id, "job_id")
+        row, facts = await self._offload.call(self._jobs.get, current_caller(context), job_id)
         return jobs_pb2.GetJobResponse(job=convert.job(row, facts))
 
     async def ListJobs(self, request: jobs_pb2.ListJobsRequest, context: Any) -> jobs_pb2.ListJobsResponse:
-        paging = paging_of(request, current_caller(context))
-        page, facts = await self._offload.call(self._jobs.list, convert.filter_of(request), paging)
+        caller = current_caller(context)
+        paging = paging_of(request, caller)
+        page, facts = await self._offload.call(self._jobs.list, caller, convert.filter_of(request), paging)
         jobs, token = page_of(page, lambda row: convert.job(row, facts))
         return jobs_pb2.ListJobsResponse(jobs=jobs, next_page_token=token)
 
     async def ListJobEvents(
         self, request: jobs_pb2.ListJobEventsRequest, context: Any
     ) -> jobs_pb2.ListJobEventsResponse:
-        paging = paging_of(request, current_caller(context))
-        job_id = parse_id(request.job_id, "job_id")
-        job, page = await self._offload.call(self._jobs.events, job_id, request.after_sequence, paging)
+        caller, job_id = current_caller(context), parse_id(request.job_id, "job_id")
+        paging = paging_of(request, caller)
+        job, page = await self._offload.call(self._jobs.events, caller, job_id, request.after_sequence, paging)
         head = convert.head_of(job)
 
         def converted(row: JobEventRow) -> jobs_pb2.JobEvent:
@@ -55,6 +57,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
 
     async def WatchJob(self, request: jobs_pb2.WatchJobRequest, context: Any) -> AsyncGenerator[Watched, None]:
         job_id = parse_id(request.job_id, "job_id")
+        await self._offload.call(self._jobs.permit, current_caller(context), job_id)
         async with aclosing(self._feed.watch(job_id, request.after_sequence)) as events:
             async for event in events:
                 yield event
@@ -85,5 +88,5 @@ class WatchRendering:
         return Watched(event=convert.heartbeat(job_id, last_sequence, self._clock()))
 
     async def snapshot(self, job_id: uuid.UUID, sequence: int) -> Watched:
-        row, facts = await self._offload.call(self._jobs.get, job_id)
+        row, facts = await self._offload.call(self._jobs.shown, job_id)
         return Watched(event=convert.snapshot(convert.job(row, facts), sequence, self._clock()))

@@ -67,7 +67,7 @@ def job(edge: Edge, *entities: str, resource: uuid.UUID | None = None) -> uuid.U
         return create_job(
             session,
             kind="EXPORT",
-            resource_type="export",
+            resource_type="exports",
             resource_id=resource or uuid.uuid4(),
             claims=[Claim(entity, ClaimMode.EXCLUSIVE) for entity in entities],
             caller=edge.caller(),
@@ -148,6 +148,27 @@ async def test_events_are_listed_by_pages_in_their_order(stub, journal):
             break
 
     assert listed == [3, 4, 5, 6, 7]
+
+
+async def test_jobs_of_an_entity_are_seen_by_those_who_may_read_it(stub, edge):
+    edge.grant("pete", "jobs.read:points")
+    pete = (("subject", "pete"),)
+    mine, other, both = job(edge, "points"), job(edge, "users"), job(edge, "points", "users")
+
+    for hidden in map(str, (other, both)):
+        watched = stub.WatchJob(jobs_pb2.WatchJobRequest(job_id=hidden), metadata=pete).read()
+        shown = stub.GetJob(jobs_pb2.GetJobRequest(job_id=hidden), metadata=pete)
+        events = stub.ListJobEvents(jobs_pb2.ListJobEventsRequest(job_id=hidden), metadata=pete)
+        for call in (shown, events, watched):
+            assert await refusal(call) == (grpc.StatusCode.NOT_FOUND, "JOB_UNKNOWN")
+
+    assert (await stub.GetJob(jobs_pb2.GetJobRequest(job_id=str(mine)), metadata=pete)).job.job_id == str(mine)
+    watch = stub.WatchJob(jobs_pb2.WatchJobRequest(job_id=str(mine)), metadata=pete)
+    assert (await watch.read()).event.job_id == str(mine)
+    watch.cancel()
+    listed = await stub.ListJobs(jobs_pb2.ListJobsRequest(), metadata=pete)
+    assert [found.job_id for found in listed.jobs] == [str(mine)]
+    assert len((await stub.ListJobs(jobs_pb2.ListJobsRequest())).jobs) == 3
 
 
 async def test_every_kind_of_event_reaches_a_watcher_as_what_it_is(stub, journal):
