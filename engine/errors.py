@@ -80,10 +80,16 @@ class DataOpsError(Exception):
         """The form that job and resource rows keep: `{"reason", "message", "metadata", "violations"}`."""
         return {
             "reason": self.reason,
-            "message": self.message,
-            "metadata": dict(self.metadata),
-            "violations": [[v.subject, v.description] for v in self.violations[:MAX_VIOLATIONS]],
+            "message": _keepable(self.message),
+            "metadata": {name: _keepable(value) for name, value in self.metadata.items()},
+            "violations": [[_keepable(v.subject), _keepable(v.description)] for v in self.violations[:MAX_VIOLATIONS]],
         }
+
+
+def _keepable(text: str) -> str:
+    """`text` as PostgreSQL's jsonb can hold it. What a file's own header is quoted in may hold a NUL, and an error that
+    cannot be kept would leave its job without an end."""
+    return text.replace("\0", "\ufffd")
 
 
 class InvalidRequest(DataOpsError):

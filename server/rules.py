@@ -99,6 +99,8 @@ def _plan(
 def _checks(field: FieldDescriptor, rules: options_pb2.FieldRules | None) -> Iterator[Check]:
     if field.enum_type is not None:
         yield _known_number(frozenset(field.enum_type.values_by_number))
+    if field.type == FieldDescriptor.TYPE_STRING:
+        yield _no_nul
     if rules is None:
         return
     if rules.required and not field.is_repeated:
@@ -120,6 +122,11 @@ def _checks(field: FieldDescriptor, rules: options_pb2.FieldRules | None) -> Ite
 
 def _known_number(numbers: frozenset[int]) -> Check:
     return lambda value: None if value in numbers else f"expected a number of the contract, found {value}"
+
+
+def _no_nul(value: Any) -> str | None:
+    """PostgreSQL's text holds none: a NUL that went on would be an error of the database, and so a defect of ours."""
+    return "expected text without NUL characters" if "\0" in value else None
 
 
 def _not_empty(value: Any) -> str | None:

@@ -28,6 +28,8 @@ def _found(message: Message) -> list[str]:
         (access_pb2.GrantRoleRequest(**GRANT | {"request_id": "{" + ID[1:-1] + "}"}), ["request_id"]),
         (access_pb2.GrantRoleRequest(**GRANT | {"issuer": "é" * 500}), []),  # characters, not bytes
         (access_pb2.GrantRoleRequest(**GRANT | {"issuer": "é" * 501}), ["issuer"]),
+        (access_pb2.GrantRoleRequest(**GRANT | {"subject": "s\0"}), ["subject"]),  # PostgreSQL's text holds no NUL
+        (audit_pb2.ListAuditEventsRequest(operation="\0"), ["operation"]),  # nor where no rule stands
         (access_pb2.GrantRoleRequest(**GRANT, kind=77), ["kind"]),  # type: ignore[arg-type]
         (access_pb2.ListGrantsRequest(page_size=-1), ["page_size"]),
         (access_pb2.ListGrantsRequest(page_size=1_000), []),
