@@ -12,6 +12,7 @@ import shlex
 import sys
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from examples.stack import launcher
 from examples.stack.certificates import write_secret
@@ -77,8 +78,8 @@ def welcome(stack: Stack, path: Path) -> str:
     )
     return f"""
 DataOps serves on {stack.address} (TLS 1.3).
-  platform database   {stack.platform_dsn}
-  control database    {stack.control_dsn}
+  platform database   {_without_password(stack.platform_dsn)}
+  control database    {_without_password(stack.control_dsn)}
   logs                {os.path.relpath(stack.folder)}/*.log
   all of this         {os.path.relpath(path)} (mode 0600: it holds tokens and passwords)
 
@@ -93,6 +94,13 @@ In another shell, from this folder:
   {call} dataops.v1.CatalogService/ListEntities
 
 Ctrl-C stops everything."""
+
+
+def _without_password(dsn: str) -> str:
+    """The DSN as it may stand on a screen or in a log: PLATFORM_DSN may be that of a database in earnest."""
+    parts = urlsplit(dsn)
+    login, at, place = parts.netloc.rpartition("@")
+    return f"{parts.scheme}://{login.partition(':')[0]}{at}{place}{parts.path}"
 
 
 def _stack(folder: Path, args: argparse.Namespace) -> Stack:

@@ -105,8 +105,8 @@ def head_of(row: JobRow) -> JobHead:
 
 
 def resource_name(kind: str, resource_id: uuid.UUID) -> str:
-    """`imports/<id>`: the contract speaks of collections, rows of one resource."""
-    return f"{kind.removesuffix('s')}s/{resource_id}"
+    """`imports/<id>`."""
+    return f"{kind}/{resource_id}"
 
 
 def filter_of(request: jobs_pb2.ListJobsRequest) -> JobFilter:
@@ -123,7 +123,7 @@ def filter_of(request: jobs_pb2.ListJobsRequest) -> JobFilter:
     return JobFilter(
         states=tuple(word_of(jobs_pb2.JobState, number) for number in request.states),
         kinds=tuple(word_of(jobs_pb2.JobKind, number) for number in request.kinds),
-        resource_type=kind.removesuffix("s"),
+        resource_type=kind,
         resource_id=parse_id(resource_id, "resource") if resource_id else None,
     )
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 import psycopg
@@ -127,6 +128,7 @@ def test_two_stacks_run_at_once_and_nothing_outlives_kill_9_of_launcher_or_make(
     assert stat.S_IMODE((first.build / "stack").stat().st_mode) == 0o700
     assert facts["address"] != other["address"]
     assert other["platform_dsn"] == platform_dsn
+    assert str(urlsplit(platform_dsn).password) not in second.output.read_text(), "it may be of a database in earnest"
     with psycopg.connect(str(facts["platform_dsn"])) as connection:
         assert connection.execute("SELECT count(*) FROM public.users").fetchone() == (50,)
 
