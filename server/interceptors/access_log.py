@@ -20,6 +20,10 @@ QUIET = ("/grpc.health.v1.Health/",)
 """Probes come every few seconds from every balancer; their failures are logged all the same."""
 
 
+MAX_ID = 64
+"""Of a UUID that is none."""
+
+
 class AccessLog(Interceptor):
     """Binds the request to every line of the call, and writes the call's own line at its end."""
 
@@ -43,8 +47,12 @@ class AccessLog(Interceptor):
                 _write(call, *ending)
 
     def message(self, call: Call, request: Message) -> None:
-        """The request's own id and reason belong to the call from here on, in rows and in log lines."""
-        call.describe(request_id=getattr(request, "request_id", ""), reason=getattr(request, "reason", "")[:500])
+        """The request's own id and reason belong to the call from here on, in rows and in log lines.
+
+        Cut, since the rules are looked at later: a log line must not be as long as a hostile field.
+        """
+        request_id = getattr(request, "request_id", "")[:MAX_ID]
+        call.describe(request_id=request_id, reason=getattr(request, "reason", "")[:500])
         structlog.contextvars.bind_contextvars(request=call.context.request_id)
 
 

@@ -13,6 +13,7 @@ from engine.clock import Clock
 from engine.db.database import Database
 from server.caller import Call, current_caller
 from server.contract import RPCS, Rpc
+from server.interceptors.access_log import MAX_ID
 from server.interceptors.base import Context, Interceptor
 from server.offload import Offload
 
@@ -36,7 +37,7 @@ class ReadAudit(Interceptor):
         """Note which resource the request names: `import_id` for `imports`."""
         rpc = RPCS.get(call.method)
         if rpc is not None and not call.resource_id:
-            call.resource_id = str(getattr(request, f"{rpc.noun[:-1]}_id", ""))
+            call.resource_id = str(getattr(request, f"{rpc.noun[:-1]}_id", ""))[:MAX_ID]
 
     def _write(self, call: Call, rpc: Rpc) -> None:
         with self._db.transaction() as session:

@@ -172,3 +172,14 @@ async def test_every_rpc_says_its_permission_and_audit_kind_where_the_server_rea
 async def test_an_upload_message_is_no_larger_than_a_message_may_be() -> None:
     data = uploads_pb2.WriteUploadRequest.DESCRIPTOR.fields_by_name["data"]
     assert data.GetOptions().Extensions[options_pb2.rules].max_len < MAX_MESSAGE_BYTES
+
+
+async def test_a_hostile_field_does_not_fill_the_log(shared_edge: Edge, logged: io.StringIO) -> None:
+    request = imports_pb2.ApplyImportRequest(import_id="i" * 100_000, request_id="r" * 100_000)
+    method = "/dataops.v1.ImportService/ApplyImport"
+
+    assert (await shared_edge.error(method, request.SerializeToString())).reason == "INVALID_REQUEST"
+
+    lines = logged.getvalue().splitlines()
+    assert any(method in line for line in lines)
+    assert max(map(len, lines)) < 1_000
