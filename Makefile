@@ -13,7 +13,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 export PYTHONDONTWRITEBYTECODE ?= 1
 
-.PHONY: help install lock protos lint format types imports contract test test-long fuzz bench demo up ci clean
+.PHONY: help install lock protos lint format types imports contract release-contract test test-long fuzz bench demo up ci clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 26
