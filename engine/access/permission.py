@@ -3,6 +3,9 @@
 Each part is exact or `*`; a part left out means `*`. An operation is a `noun.verb` of the contract's permission
 options; `noun.*` stands for all of a noun. Permissions only add up: there is no word that takes one away, so what a
 role may not do is what none of its permissions names.
+
+Grants, the audit trail, webhooks and other people's uploads are on no entity, or on all of them: a permission for one
+entity does not reach them, or `*:users` could grant itself everything.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ from typing import Self
 from engine.errors import InvalidRequest
 
 ANY = "*"
+WHOLE = ("access.", "audit.", "webhooks.", "uploads.manage")
+"""How the operations begin that only a permission for every entity and mode permits."""
 _OPERATION = re.compile(r"\*|[a-z]+\.(\*|[a-z_]+)")
 
 
@@ -51,6 +56,8 @@ class Permission:
 
     def covers(self, operation: str, entity: str | None = None, mode: str | None = None) -> bool:
         """Whether it permits the operation on that entity in that mode; None asks for any entity or mode at all."""
+        if operation.startswith(WHOLE):
+            entity = mode = ANY
         return (
             self._covers_operation(operation)
             and (entity is None or self.entity in (ANY, entity))

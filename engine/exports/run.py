@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from psycopg import IsolationLevel, sql
@@ -38,6 +38,7 @@ class Exported:
     """What was written: its artifact is closed and still the job's."""
 
     artifact_id: uuid.UUID
+    snapshot_at: datetime
     rows: int
     size: int
     sha256: bytes
@@ -84,6 +85,7 @@ class ExportHandler:
         row.expires_at = now + timedelta(seconds=resources.settings.export_seconds)
         resources.artifacts.adopt(session, exported.artifact_id, "export", row.id, row.expires_at)
         row.artifact_id, row.sha256 = exported.artifact_id, exported.sha256
+        row.snapshot_at = exported.snapshot_at
         row.file_size_bytes, row.record_count = exported.size, exported.rows
         move(row, S.COMPLETED, now)
 
@@ -98,6 +100,7 @@ def _stream_entity(run: JobRun, name: str, options: ExportOptions, artifact_id: 
         with connection.transaction():
             # ONLY is no part of LOCK here: partitions and children must stay as they are too
             connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(entity.qualified))
+            snapshot_at = resources.clock()
             now_there = resources.catalogs.read(connection).entity(name)
             if now_there.fingerprint != entity.fingerprint:
                 raise Aborted(f"{name}: its definition changed while the export began", reason="CATALOG_MOVED")
@@ -108,7 +111,7 @@ def _stream_entity(run: JobRun, name: str, options: ExportOptions, artifact_id: 
                 fault("exports.written")
                 run.check()
                 closed = writer.close()
-    return Exported(artifact_id, rows, closed.size, closed.sha256)
+    return Exported(artifact_id, snapshot_at, rows, closed.size, closed.sha256)
 
 
 def _copy_out(run: JobRun, connection: Connection, query: sql.Composed, writer: ArtifactWriter) -> int:

@@ -184,6 +184,7 @@ def _create(session: Session, caller: Caller, request: ExportRequest, name: str,
         context=caller.context.as_record(),
         file_name=f"{name}-{now:%Y%m%dT%H%M%SZ}.csv",
         created_at=now,
+        updated_at=now,
     )
     session.add(row)
     session.flush()

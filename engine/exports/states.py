@@ -44,7 +44,7 @@ def move(row: ExportRow, to: ExportStatus, now: datetime) -> None:
             reason="EXPORT_STATE",
             metadata={"status": row.status},
         )
-    row.status = to
+    row.status, row.updated_at = to, now
     if to in (S.COMPLETED, S.FAILED, S.CANCELLED):
         row.completed_at = now
     if to not in FINAL:

@@ -26,7 +26,7 @@ from engine.imports import planfile
 from engine.imports.backup import NOT_BACKED_UP
 from engine.imports.decode import open_reader, without_guard
 from engine.imports.fingerprints import fingerprint, new_seed
-from engine.imports.locks import LockChoice, choose_lock
+from engine.imports.locks import LockChoice, choose_lock, rows_there
 from engine.imports.mapping import Columns, map_columns
 from engine.imports.model import ColumnMapping, ImportOptions, ImportType
 from engine.imports.rejects import Refusal, write_rejects
@@ -156,7 +156,9 @@ class Planner:
         counts = self._counts(connection)
         run, store = self._run, self._resources.artifacts
         run.stage("PLAN", rows=counts.insert)
-        lock = choose_lock(connection, entity, counts.insert)
+        planned_at = self._resources.clock()
+        there = rows_there(connection, entity)
+        lock = choose_lock(connection, entity, counts.insert, there)
         with self._resources.db.transaction() as session:
             artifact_id = store.create(session, ArtifactKind.PLAN, "job", run.job.id)
         proven = not columns.server_assigned
@@ -167,6 +169,7 @@ class Planner:
                 "ERRORS": self._errors(connection, sink),
             }
             head = self._head(entity, columns, counts, lock, streams)
+            head |= {"planned_at": planned_at.isoformat(), "rows_before": there}
             digest = planfile.write_head(sink, head)
             sink.close()
         fault("imports.plan.written")
@@ -281,6 +284,8 @@ class Planner:
         return {
             "counts": head["counts"],
             "lock": lock.as_record(),
+            "planned_at": head["planned_at"],
+            "rows_before": head["rows_before"],
             "server_assigned": [f.name for f in columns.server_assigned],
             "mapped": {columns.header[m.index]: m.field.name for m in columns.mapped},
             "notices": notices,

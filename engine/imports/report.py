@@ -24,6 +24,10 @@ def make_report(summary: dict[str, Any], facts: dict[str, Any], backup_id: uuid.
         InternalError: REPORT_SUM when the numbers do not add up: then something was not accounted for.
     """
     counts = summary["counts"]
+    notices = [n for n in summary["notices"] if backup_id is None or n["code"] != NOT_BACKED_UP["code"]]
+    if facts["changed_by_trigger"]:
+        what = f"{facts['changed_by_trigger']} rows are stored otherwise than planned"
+        notices.append({"code": "CHANGED_BY_TRIGGER", "message": f"{what}: a trigger changed them"})
     report = {
         "total_records": counts["total"],
         "inserted": facts["inserted"],
@@ -36,7 +40,7 @@ def make_report(summary: dict[str, Any], facts: dict[str, Any], backup_id: uuid.
         "changed_by_trigger": facts["changed_by_trigger"],
         "rows_before": facts["rows_before"],
         "rows_after": facts["rows_after"],
-        "notices": [n for n in summary["notices"] if backup_id is None or n["code"] != NOT_BACKED_UP["code"]],
+        "notices": notices,
     }
     accounted = sum(report[name] for name in ("inserted", "updated", "unchanged", "skipped", "failed"))
     if accounted != report["total_records"]:

@@ -241,6 +241,7 @@ class Imports:
             principal_id=caller.principal_id,
             context=caller.context.as_record(),
             created_at=now,
+            updated_at=now,
         )
         session.add(row)
         session.flush()

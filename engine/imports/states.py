@@ -39,7 +39,7 @@ _ALLOWED: dict[ImportStatus, frozenset[ImportStatus]] = {
 
 
 def move(row: ImportRow, to: ImportStatus, now: datetime) -> None:
-    """Changes the status; a final one sets `completed_at`.
+    """Changes the status and `updated_at`; a final one sets `completed_at`.
 
     Raises:
         FailedPrecondition: IMPORT_STATE when the present status does not lead there.
@@ -50,7 +50,7 @@ def move(row: ImportRow, to: ImportStatus, now: datetime) -> None:
             reason="IMPORT_STATE",
             metadata={"status": row.status},
         )
-    row.status = to
+    row.status, row.updated_at = to, now
     row.completed_at = now if to in FINAL else None
     if to not in FINAL:
         row.error = None

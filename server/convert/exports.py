@@ -30,6 +30,8 @@ def export(row: ExportRow, principals: Mapping[uuid.UUID, PrincipalRow]) -> expo
         completed_at=timestamp(row.completed_at) if row.sha256 else None,
         expires_at=timestamp(row.expires_at),
         created_at=timestamp(row.created_at),
+        updated_at=timestamp(row.updated_at),
+        snapshot_at=timestamp(row.snapshot_at),
         name=str(row.options.get("name") or row.file_name),
         file_name=row.file_name,
         sha256=row.sha256 or b"",

@@ -40,6 +40,7 @@ def data_import(row: ImportRow, principals: Mapping[uuid.UUID, PrincipalRow]) ->
         pre_import_backup_id=str(row.pre_import_backup_id or ""),
         requested_by_admin_id=str(row.principal_id),
         created_at=timestamp(row.created_at),
+        updated_at=timestamp(row.updated_at),
         entity_types=[row.entity_type],
         upload_id=str(row.upload_id),
         name=str(row.options.get("name", "")),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from dataops.v1 import common_pb2, imports_pb2
@@ -46,7 +46,12 @@ def plan_summary(row: ImportRow) -> imports_pb2.PlanSummary | None:
     assigned = list(summary.get("server_assigned", ()))
     counts = _counts(summary.get("counts", {}))
     entity = imports_pb2.EntityPlan(
-        entity=row.entity_type, counts=counts, lock_mode=mode, server_assigned_fields=assigned
+        entity=row.entity_type,
+        counts=counts,
+        rows_before=summary["rows_before"],
+        rows_after=summary["rows_before"] + counts.inserts - counts.deletes,
+        lock_mode=mode,
+        server_assigned_fields=assigned,
     )
     held = Duration()
     held.FromTimedelta(timedelta(seconds=lock.get("seconds", 0)))
@@ -58,6 +63,7 @@ def plan_summary(row: ImportRow) -> imports_pb2.PlanSummary | None:
         lock_mode=mode,
         lock_duration=held,
         notices=_notices(summary),
+        planned_at=timestamp(datetime.fromisoformat(summary["planned_at"])),
         server_assigned_fields=[f"{row.entity_type}.{name}" for name in assigned],
     )
 

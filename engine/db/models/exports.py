@@ -41,5 +41,7 @@ class ExportRow(Model):
     sha256: Mapped[bytes | None]
     error: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+    snapshot_at: Mapped[datetime | None]
     completed_at: Mapped[datetime | None]
     expires_at: Mapped[datetime | None]

@@ -53,4 +53,5 @@ class ImportRow(Model):
     undo_artifact_id: Mapped[uuid.UUID | None]
     error: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
     completed_at: Mapped[datetime | None]

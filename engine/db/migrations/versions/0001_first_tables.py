@@ -92,6 +92,8 @@ def upgrade() -> None:
         sa.Column("sha256", sa.LargeBinary(), nullable=True),
         sa.Column("error", postgresql.JSONB(astext_type=Text()), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("snapshot_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("completed_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint("export_type IN ('FULL', 'PARTIAL', 'ENTITY')", name=op.f("ck_exports_export_type")),
@@ -321,6 +323,7 @@ def upgrade() -> None:
         sa.Column("undo_artifact_id", sa.UUID(), nullable=True),
         sa.Column("error", postgresql.JSONB(astext_type=Text()), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("completed_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint("import_type IN ('ADDITIVE', 'UPSERT', 'REPLACE')", name=op.f("ck_imports_import_type")),
         sa.CheckConstraint(
