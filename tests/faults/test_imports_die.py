@@ -136,7 +136,9 @@ def test_a_paused_worker_that_wakes_after_the_take_over_changes_nothing(things: 
     worker.open_gate("imports.apply.written")
 
     worker.signal(signal.SIGCONT)
-    wait_until(lambda: "job_left_to_another" in worker.log.read_text() or worker.poll() is not None, 60, worker.log.read_text)
+    wait_until(
+        lambda: "job_left_to_another" in worker.log.read_text() or worker.poll() is not None, 60, worker.log.read_text
+    )
 
     row = things.imports.get(things.caller, row.id)
     assert (row.status, rows(things)) == ("COMPLETED", ROWS - 1)
