@@ -29,6 +29,12 @@ from engine.ids import new_id
         ("imports.create:users:ADDITIVE", ("imports.create", "users", "REPLACE"), False),
         ("imports.create:*:ADDITIVE", ("imports.create", "tokens", "ADDITIVE"), True),
         ("imports.create:*:ADDITIVE", ("imports.create", "tokens", "UPSERT"), False),
+        ("*:users", ("access.change", None, None), False),  # on no entity: only who may it on all may it
+        ("access.*:*:ADDITIVE", ("access.change", None, None), False),
+        ("audit.read:users", ("audit.read", None, None), False),
+        ("uploads.*:users", ("uploads.manage", None, None), False),
+        ("uploads.*:users", ("uploads.create", None, None), True),  # one's own
+        ("*:*", ("access.change", None, None), True),
         ("exports.create:a:b:*", ("exports.create", "a:b", None), True),  # an entity's name may hold a colon
     ],
 )
