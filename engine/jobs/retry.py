@@ -35,7 +35,8 @@ def backoff(attempt: int) -> timedelta:
 def describe(error: Exception) -> DataOpsError:
     """The error as a job may keep it. `retryable` of the result decides whether another attempt follows.
 
-    Drivers' texts can hold row values and addresses, so they go to the log only, under an id.
+    Drivers' texts can hold row values and addresses, so neither it nor the log has them (see engine/telemetry.py). An
+    id leads from it to what the log has.
     """
     if isinstance(error, DataOpsError):
         return error

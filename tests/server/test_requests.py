@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import grpc
+import psycopg
 import pytest
 from dataops.v1 import access_pb2, imports_pb2, options_pb2, uploads_pb2
 from google.protobuf.descriptor import MethodDescriptor
@@ -92,6 +93,21 @@ async def test_what_breaks_inside_tells_the_caller_an_id_and_the_log_the_rest(
     line = next(line for line in logged.getvalue().splitlines() if error_id in line)
     assert "select_42" in line
     assert "hunter2" not in logged.getvalue()  # a password stands in no log either
+
+
+async def test_a_drivers_text_stands_neither_in_the_answer_nor_in_the_log(
+    shared_edge: Edge, monkeypatch: pytest.MonkeyPatch, logged: io.StringIO
+) -> None:
+    def refused(*_args: Any) -> None:
+        with psycopg.connect(shared_edge.resources.platform.dsn) as connection:
+            connection.execute("SELECT 'hunter2'::int")
+
+    monkeypatch.setattr(type(shared_edge.resources.catalogs), "load", refused)
+    refusal = await shared_edge.error(ENTITIES)
+    error_id = refusal.metadata["error_id"]
+    line = next(line for line in logged.getvalue().splitlines() if error_id in line)
+    assert "sqlstate=22P02" in line
+    assert "hunter2" not in logged.getvalue() + refusal.message
 
 
 async def test_a_control_database_that_is_away_is_unavailable_with_a_time_to_come_back(
