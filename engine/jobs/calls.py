@@ -86,7 +86,7 @@ class Jobs:
         """Ask it to stop; one that has ended, or has been asked already, is answered as it stands.
 
         Raises:
-            NotFound: JOB_UNKNOWN.
+            NotFound: JOB_UNKNOWN, also for one whose entities' jobs the caller may neither change nor read.
             PermissionDenied: PERMISSION_MISSING on one of its entities.
         """
         now = self._clock()
@@ -107,17 +107,17 @@ class Jobs:
         """Put a FAILED job back to PENDING; the same request again makes no further attempt.
 
         Raises:
-            NotFound: JOB_UNKNOWN.
+            NotFound: JOB_UNKNOWN, also for one whose entities' jobs the caller may neither change nor read.
             PermissionDenied: PERMISSION_MISSING on one of its entities.
             FailedPrecondition: JOB_NOT_RETRYABLE.
             AlreadyExists: REQUEST_ID_REUSED.
         """
         now = self._clock()
         with self._db.transaction() as session:
+            job = service.get_job(session, job_id, lock=True)
+            _require(caller, "jobs.retry", job)  # of a repeated request too: it is answered with the job
 
             def again() -> uuid.UUID:
-                job = service.get_job(session, job_id, lock=True)
-                _require(caller, "jobs.retry", job)
                 intent = record_intent(session, caller, "jobs.retry", "jobs", job_id, _details(job), now)
                 session.flush()
                 return service.retry_job(session, job_id, intent_id=intent, now=now, handlers=self._handlers).id
@@ -143,7 +143,12 @@ def _readable(session: Session, caller: Caller, job_id: uuid.UUID) -> JobRow:
 
 
 def _require(caller: Caller, operation: str, job: JobRow) -> None:
-    for entity in entity_types(job):
+    entities = entity_types(job)
+    if all(caller.may(operation, entity) for entity in entities):
+        return
+    if not all(caller.may("jobs.read", entity) for entity in entities):
+        raise service.unknown(job.id)  # a refusal that names the entity would tell of it
+    for entity in entities:
         caller.require(operation, entity)
 
 

@@ -107,6 +107,11 @@ class Edge:
             session.flush()
             session.add(GrantRow(id=new_id(), principal_id=principal.id, role=f"of {subject}", granted_at=now))
 
+    def regrant(self, subject: str, *permissions: str) -> None:
+        """Change what the role that `grant` made permits."""
+        with self.db.transaction() as session:
+            session.get_one(RoleRow, f"of {subject}").permissions = list(permissions)
+
     @asynccontextmanager
     async def serving(self, *added: tuple[Any, Any]) -> AsyncIterator[str]:
         """Serve `(add_…_to_server, servicer)` pairs; gives the address."""

@@ -293,3 +293,42 @@ async def test_a_role_for_one_entity_stops_no_job_on_another(stub, edge):
     assert await refusal(refused) == (grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_MISSING")
     answer = await stub.CancelJob(jobs_pb2.CancelJobRequest(job_id=points), metadata=carol)
     assert answer.job.state == jobs_pb2.JOB_STATE_CANCELLED
+
+
+async def test_a_job_that_may_not_be_seen_is_unknown_to_who_would_stop_or_retry_it(stub, edge):
+    edge.grant("dora", "jobs.read:points", "jobs.cancel:points", "jobs.retry:points")
+    hidden, dora = str(job(edge, "users", "points")), (("subject", "dora"),)
+    again = jobs_pb2.RetryJobRequest(job_id=hidden, request_id=str(uuid.uuid4()))
+
+    for call in (
+        stub.CancelJob(jobs_pb2.CancelJobRequest(job_id=hidden), metadata=dora),
+        stub.RetryJob(again, metadata=dora),
+    ):
+        assert await refusal(call) == (grpc.StatusCode.NOT_FOUND, "JOB_UNKNOWN")
+
+
+async def test_a_repeated_retry_is_answered_only_while_it_is_permitted(stub, edge):
+    edge.grant("emil", "jobs.read", "jobs.retry")
+    job_id, emil = job(edge, "users"), (("subject", "emil"),)
+    fail(edge, job_id, retryable=True)
+    request = jobs_pb2.RetryJobRequest(job_id=str(job_id), request_id=str(uuid.uuid4()))
+    await stub.RetryJob(request, metadata=emil)
+    edge.regrant("emil", "jobs.read", "jobs.retry:points")
+
+    assert (await refusal(stub.RetryJob(request, metadata=emil)))[1] == "PERMISSION_MISSING"
+
+
+async def test_listing_leaves_out_what_may_not_be_seen_before_it_cuts_pages(stub, edge):
+    edge.grant("fred", "jobs.read:points", "jobs.cancel:users")
+    fred, mine = (("subject", "fred"),), []
+    for _ in range(4):
+        mine.append(str(job(edge, "points")))
+        job(edge, "users")
+    pages, token = list[list[str]](), ""
+    while not pages or token:
+        request = jobs_pb2.ListJobsRequest(page_size=2, page_token=token)
+        page = await stub.ListJobs(request, metadata=fred)
+        pages.append([found.job_id for found in page.jobs])
+        token = page.next_page_token
+
+    assert pages == [mine[:1:-1], mine[1::-1]]
