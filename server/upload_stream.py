@@ -56,6 +56,22 @@ class StreamSource(Protocol):
     def open_stream(self, caller: Caller, upload_id: uuid.UUID) -> Stream: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A message taken apart as it comes: every access to its `data` would be one more copy of up to 1 MiB."""
+
+    upload_id: str
+    offset: int
+    data: bytes
+    crc32: int | None
+    finish: bool
+
+    @classmethod
+    def of(cls, message: Message) -> Arrived:
+        crc32 = message.crc32 if message.HasField("crc32") else None
+        return cls(message.upload_id, message.offset, message.data, crc32, message.finish)
+
+
 @dataclass(frozen=True)
 class Receipt:
     """What a stream came to. `sha256` is empty unless the upload is finished."""
@@ -110,7 +126,7 @@ class UploadStreams:
             await surely(self._offload, stream.close)
 
     async def _write_all(
-        self, upload_id: uuid.UUID, stream: Stream, inbox: _Inbox, batch: Sequence[Message]
+        self, upload_id: uuid.UUID, stream: Stream, inbox: _Inbox, batch: Sequence[Arrived]
     ) -> Receipt:
         while batch:
             finished = await self._offload.call(_write, stream, str(upload_id), batch)
@@ -137,14 +153,14 @@ class UploadStreams:
         raise AssertionError("the drain woke a stream before it began")
 
 
-def _write(stream: Stream, upload_id: str, batch: Sequence[Message]) -> UploadRow | None:
+def _write(stream: Stream, upload_id: str, batch: Sequence[Arrived]) -> UploadRow | None:
     """On a thread: every message of the batch; the finished upload if one of them says so."""
     for number, message in enumerate(batch):
         if message.upload_id and message.upload_id != upload_id:
             raise InvalidRequest("upload_id: found another one than in the first message", reason="UPLOAD_CHANGED")
         if message.finish and number + 1 < len(batch):
             raise InvalidRequest("finish: found before the stream's last message", reason="FINISH_NOT_LAST")
-        stream.write(message.offset, message.data, message.crc32 if message.HasField("crc32") else None)
+        stream.write(message.offset, message.data, message.crc32)
         if message.finish:
             return stream.finish()
     return None
@@ -154,7 +170,7 @@ class _Inbox:
     """Messages that have arrived and are not written yet. Loop only."""
 
     def __init__(self) -> None:
-        self._messages: deque[tuple[int, Message]] = deque()
+        self._messages: deque[tuple[int, Arrived]] = deque()
         self._bytes = 0
         self._ended = False
         self._failure: BaseException | None = None
@@ -165,8 +181,10 @@ class _Inbox:
         """Take messages as long as there is room for them, until the sender is done or lost."""
         try:
             async for message in messages:
-                size = len(message.data) + MESSAGE_COST
-                self._messages.append((size, message))
+                arrived = Arrived.of(message)
+                del message  # it holds the bytes too, while the next one is waited for
+                size = len(arrived.data) + MESSAGE_COST
+                self._messages.append((size, arrived))
                 self._bytes += size
                 self._ready.set()
                 while self._bytes >= INBOX_BYTES:
@@ -184,7 +202,7 @@ class _Inbox:
         self._failure = self._failure or failure
         self._ready.set()
 
-    async def take(self) -> list[Message]:
+    async def take(self) -> list[Arrived]:
         """What is ready, at least one message, until 4 MiB are full; empty when the sender is done."""
         while True:
             if self._failure is not None:
@@ -196,8 +214,8 @@ class _Inbox:
             self._ready.clear()
             await self._ready.wait()
 
-    def _batch(self) -> list[Message]:
-        batch: list[Message] = []
+    def _batch(self) -> list[Arrived]:
+        batch: list[Arrived] = []
         taken = 0
         while self._messages and taken < BATCH_BYTES:
             size, message = self._messages.popleft()

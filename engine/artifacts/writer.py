@@ -10,10 +10,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import Table, bindparam, insert, select, update
 from sqlalchemy.orm import Session
 
 from engine.artifacts.blocking import refuse_on_event_loop
@@ -29,6 +29,20 @@ COMMIT_WITHIN = timedelta(minutes=10)
 """A part recorded later than this after it was stored is refused: the sweep (after 1 hour) may have its object."""
 
 OnCommit = Callable[[Session, ArtifactPartRow], None]
+
+_PARTS, _ARTIFACTS = cast(Table, ArtifactPartRow.__table__), cast(Table, ArtifactRow.__table__)
+# A part's statements are made once, for the connection: the ORM's unit of work took 5 ms of a part's 20 ms of CPU.
+_ADD_PART = insert(_PARTS)
+_ADVANCE = (
+    update(_ARTIFACTS)
+    .where(
+        _ARTIFACTS.c.id == bindparam("of"),
+        _ARTIFACTS.c.state == "OPEN",
+        _ARTIFACTS.c.part_count == bindparam("parts_before"),
+        _ARTIFACTS.c.size == bindparam("size_before"),
+    )
+    .values(part_count=bindparam("parts"), size=bindparam("bytes"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,16 +273,21 @@ class ArtifactWriter:
                 # The owner's row before the artifact's, as everywhere: two orders would deadlock.
                 if self._on_commit is not None:
                     self._on_commit(session, row)
-                artifact = self._locked(session, row.number, row.offset)
-                artifact.part_count, artifact.size = row.number + 1, row.offset + row.length
-                session.add(row)
-                session.flush()
+                self._advance(session, row)
+                session.connection().execute(_ADD_PART, {column.name: getattr(row, column.name) for column in _PARTS.c})
                 self._check_age(row, begun)
         except DataOpsError:
             # Ours, so before COMMIT: the row cannot exist. After any other error it may: the sweep decides.
             with suppress(DataOpsError):
                 self._vault.storage.delete(stored.name)
             raise
+
+    def _advance(self, session: Session, row: ArtifactPartRow) -> None:
+        """The artifact grows by this part, if it still ends where the part begins."""
+        before = {"of": row.artifact_id, "parts_before": row.number, "size_before": row.offset}
+        after = {"parts": row.number + 1, "bytes": row.offset + row.length}
+        while session.connection().execute(_ADVANCE, before | after).rowcount != 1:
+            self._locked(session, row.number, row.offset)  # says what it found; else it was only about to change
 
     def _check_age(self, row: ArtifactPartRow, begun: datetime) -> None:
         # Inside the transaction: the server ends one that idles for 60 s, so COMMIT comes soon after this or never.

@@ -5,10 +5,11 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import cast
 from uuid import UUID
 
 import structlog
-from sqlalchemy import update
+from sqlalchemy import Table, bindparam, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -25,6 +26,18 @@ MAX_CHUNK_BYTES = 1 << 20
 
 FINISHED_FOR = timedelta(hours=24)
 """A finished upload that no import has used by then is deleted."""
+
+_UPLOADS = cast(Table, UploadRow.__table__)
+# For the connection, made once: it runs with every part.
+_ADVANCE = (
+    update(_UPLOADS)
+    .where(
+        _UPLOADS.c.id == bindparam("of"),
+        _UPLOADS.c.epoch == bindparam("stream_epoch"),
+        _UPLOADS.c.state == "OPEN",
+    )
+    .values(committed_size=bindparam("size"), updated_at=bindparam("now"), expires_at=bindparam("until"))
+)
 
 log = structlog.get_logger("uploads")
 
@@ -181,7 +194,11 @@ class UploadStream:
 
     def _on_commit(self, session: Session, part: ArtifactPartRow) -> None:
         """In the part's own transaction: the row lock and the epoch decide which stream's part it is."""
-        self._change(session, lambda now: {"committed_size": part.offset + part.length, "expires_at": now + self._idle})
+        now = self._clock()
+        values = {"of": self.upload_id, "stream_epoch": self._epoch, "size": part.offset + part.length}
+        values |= {"now": now, "until": now + self._idle}
+        if session.connection().execute(_ADVANCE, values).rowcount != 1:
+            raise self._refusal(session)
 
     def _record_finish(self, session: Session, closed: Closed) -> None:
         self._upload = self._change(
@@ -206,10 +223,14 @@ class UploadStream:
         ).one_or_none()
         if changed is not None:
             return changed
+        raise self._refusal(session)
+
+    def _refusal(self, session: Session) -> DataOpsError:
+        """Why this stream may not change the upload any more."""
         found = session.get(UploadRow, self.upload_id, populate_existing=True)
         if found is not None and found.state == "OPEN":
-            raise _superseded(self.upload_id)
-        raise self._not_open("gone" if found is None else found.state)
+            return _superseded(self.upload_id)
+        return self._not_open("gone" if found is None else found.state)
 
     def _abort(self) -> None:
         assert self._writer is not None

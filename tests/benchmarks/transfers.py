@@ -1,13 +1,15 @@
 """Upload and download beside a bare echo of the same bytes over the same TLS: `python -m tests.benchmarks.transfers`.
 
 Rounds alternate, so that what slows one down slows the other too. Digests are computed on both sides of ours: the
-client's CRC-32 of each message and SHA-256 of the file, the server's CRC-32, SHA-256, sealing and opening.
+client's CRC-32 of each message and SHA-256 of the file, the server's CRC-32, SHA-256, sealing and opening. Beside the
+times stand the CPU seconds of client and server: they tell a gain from a machine that others use less.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -26,6 +28,7 @@ from dataops_client.client import DataOps
 
 from examples.stack.stack import Stack
 from tests.benchmarks.echo import MESSAGE
+from tests.benchmarks.memory import peak_megabytes
 
 T = TypeVar("T")
 
@@ -51,9 +54,9 @@ def _make_download(stack: Stack, upload_id: str) -> str:
     with psycopg.connect(stack.control_dsn, autocommit=True) as connection:
         connection.execute(
             "INSERT INTO dataops.exports (id, export_type, entity_types, format, status, options, principal_id,"
-            " context, artifact_id, file_name, file_size_bytes, record_count, created_at)"
+            " context, artifact_id, file_name, file_size_bytes, record_count, created_at, updated_at)"
             " SELECT %s, 'ENTITY', ARRAY['users'], 'CSV', 'COMPLETED', '{}', principal_id, '{}', artifact_id, name,"
-            " committed_size, 0, now() FROM dataops.uploads WHERE id = %s",
+            " committed_size, 0, now(), now() FROM dataops.uploads WHERE id = %s",
             (export_id, upload_id),
         )
     return str(export_id)
@@ -67,6 +70,7 @@ class Transfers:
         self._file, self._copy = folder / "file.csv", folder / "copy.csv"
         self._file.write_bytes(MESSAGE * mebibytes)
         self.times: dict[str, list[float]] = defaultdict(list)
+        self.cpu: dict[str, list[tuple[float, float]]] = defaultdict(list)
 
     def round(self, client: DataOps) -> None:
         self._timed("echo in", lambda: self._send("In"))
@@ -79,9 +83,12 @@ class Transfers:
         self._copy.unlink()
 
     def _timed(self, what: str, act: Callable[[], T]) -> T:
-        begun = time.monotonic()
+        server = self._stack.server.process
+        assert server is not None
+        begun, ours, theirs = time.monotonic(), _cpu_seconds(os.getpid()), _cpu_seconds(server.pid)
         done = act()
         self.times[what].append(time.monotonic() - begun)
+        self.cpu[what].append((_cpu_seconds(os.getpid()) - ours, _cpu_seconds(server.pid) - theirs))
         return done
 
     def _send(self, method: str, digest: Any = None) -> None:
@@ -99,6 +106,11 @@ class Transfers:
                 digest.update(message)
 
 
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mebibytes", type=int, default=256)
@@ -109,9 +121,13 @@ def main() -> None:
         with stack.client() as client:
             for _ in range(wanted.rounds):
                 transfers.round(client)
+        assert stack.server.process is not None
+        print(f"server peak {peak_megabytes(stack.server.process.pid):.0f} MB")
     times = transfers.times
     for what, seconds in times.items():
-        print(f"{what:18} {wanted.mebibytes / median(seconds):6.0f} MiB/s   {[round(s, 2) for s in seconds]}")
+        ours, theirs = (median(side) for side in zip(*transfers.cpu[what], strict=True))
+        used = f"CPU s client {ours:.2f} server {theirs:.2f}"
+        print(f"{what:18} {wanted.mebibytes / median(seconds):6.0f} MiB/s   {used}   {[round(s, 2) for s in seconds]}")
     for ours, bare in (("upload", "echo in"), ("download", "echo out")):
         for theirs in (bare, f"{bare}, hashed"):
             print(f"{ours} / {theirs}: {median(times[theirs]) / median(times[ours]):.2f}")
