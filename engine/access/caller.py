@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Self
 
 from engine.access.permission import permitted
 from engine.errors import PermissionDenied
@@ -19,6 +21,12 @@ class CallContext:
     """The request's own id where it has one, else the correlation id that the server gave the call."""
     reason: str = ""
     rpc: str = ""
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, object]) -> Self:
+        """From what a row keeps; a name that this release does not know is left out."""
+        known = {f.name for f in fields(cls)}
+        return cls(**{name: str(value) for name, value in record.items() if name in known})
 
     def as_record(self) -> dict[str, str]:
         """The form that rows keep."""

@@ -13,7 +13,7 @@ from engine.db.platform import Connection
 Row = dict[str, Any]
 
 _RELATIONS = """
-SELECT c.oid, n.nspname AS schema, c.relname AS name, c.relkind AS kind, c.relrowsecurity AS row_security,
+SELECT c.oid, n.nspname AS schema, c.relname AS name, c.relkind AS kind, row_security_active(c.oid) AS row_security,
        greatest(c.reltuples, 0)::bigint AS rows, pg_has_role(c.relowner, 'USAGE') AS owned,
        has_table_privilege(c.oid, 'SELECT') AS readable,
        EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid) AS has_rules
@@ -69,7 +69,7 @@ SELECT k.conrelid AS relation, k.conname AS name, k.contype AS kind, pg_get_expr
              JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.attnum ORDER BY u.n) AS target_columns
 FROM pg_constraint k
 LEFT JOIN pg_class fc ON fc.oid = k.confrelid LEFT JOIN pg_namespace fn ON fn.oid = fc.relnamespace
-WHERE k.conrelid = ANY(%(oids)s) AND k.contype IN ('c', 'f')
+WHERE k.conrelid = ANY(%(oids)s) AND k.contype IN ('c', 'f', 'x')
 ORDER BY k.conrelid, k.conname
 """
 
@@ -152,7 +152,10 @@ def _entity(
         fields=fields,
         key=_key(keys),
         unique=keys,
-        expression_indexes=any(row["on_expressions"] for row in unique),
+        expression_keys=(
+            *(row["name"] for row in unique if row["on_expressions"]),
+            *(row["name"] for row in constraints if row["kind"] == "x"),
+        ),
         references=tuple(_reference(row) for row in constraints if row["kind"] == "f"),
         referenced_by=referenced_by,
         checks=tuple(
@@ -160,7 +163,7 @@ def _entity(
         ),
         triggers=tuple(_trigger(row) for row in triggers),
         has_rules=relation["has_rules"],
-        row_security=relation["row_security"],
+        refused="row-level security hides rows of it from the service's role" if relation["row_security"] else "",
         partitioned=relation["kind"] == "p",
         owned=relation["owned"],
         estimated_rows=relation["rows"],

@@ -122,14 +122,14 @@ class Entity:
     """Columns of the key, in index order; empty for an entity without one."""
     group: str = ""
     unique: tuple[UniqueKey, ...] = ()
-    expression_indexes: bool = False
+    expression_keys: tuple[str, ...] = ()
+    """Names of unique indexes on expressions, and of exclusion constraints: only the table itself can judge them."""
     references: tuple[ForeignKey, ...] = ()
     referenced_by: tuple[str, ...] = ()
     """Names of the entities that hold a foreign key to this one."""
     checks: tuple[Check, ...] = ()
     triggers: tuple[Trigger, ...] = ()
     has_rules: bool = False
-    row_security: bool = False
     partitioned: bool = False
     owned: bool = False
     """Whether the service's own role owns the table, directly or through membership."""

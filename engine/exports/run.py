@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 S = ExportStatus
 
+SWEEP_MARGIN = timedelta(hours=1)
+"""An expired export's file outlives it a little: what expires the export and what sweeps artifacts are two duties."""
+
 
 @dataclass(frozen=True)
 class Exported:
@@ -53,10 +56,9 @@ class ExportHandler:
     def run(self, run: JobRun) -> Ending:
         resources = run.resources
         with resources.db.transaction() as session:
+            run.require_hold(session)
             row = _export(session, run.job)
-            context = CallContext(
-                **{k: str(v) for k, v in run.job.context.items() if k in CallContext.__dataclass_fields__}
-            )
+            context = CallContext.from_record(run.job.context)
             caller = caller_of(session, run.job.principal_id, context, resources.clock())
             for entity in row.entity_types:
                 caller.require("exports.create", entity)
@@ -83,7 +85,7 @@ class ExportHandler:
         resources, now = run.resources, run.resources.clock()
         row = _export(session, run.job)
         row.expires_at = now + timedelta(seconds=resources.settings.export_seconds)
-        resources.artifacts.adopt(session, exported.artifact_id, "export", row.id, row.expires_at)
+        resources.artifacts.adopt(session, exported.artifact_id, "exports", row.id, row.expires_at + SWEEP_MARGIN)
         row.artifact_id, row.sha256 = exported.artifact_id, exported.sha256
         row.snapshot_at = exported.snapshot_at
         row.file_size_bytes, row.record_count = exported.size, exported.rows

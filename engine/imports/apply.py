@@ -27,6 +27,7 @@ from engine.imports.fingerprints import fingerprint
 from engine.imports.locks import ACCESS_EXCLUSIVE, ROW_EXCLUSIVE, wait_for_lock
 from engine.imports.planfile import Plan
 from engine.imports.proofs import Proof, choose_proof
+from engine.imports.refusals import is_refusal
 from engine.imports.sequences import advance
 
 if TYPE_CHECKING:
@@ -56,8 +57,8 @@ class Applier:
         self._head = self._plan.head
         self._seed = int(self._head["seed"])
 
-    def apply(self) -> dict[str, Any]:
-        """The facts of the committed effect, this attempt's or an earlier one's.
+    def apply(self, backup_id: uuid.UUID | None) -> dict[str, Any]:
+        """Applies the plan and gives the facts of the committed effect. The caller has asked `run.take_over` first.
 
         Raises:
             Aborted: PLAN_STALE, when anything the plan relied on has moved.
@@ -65,8 +66,6 @@ class Applier:
             DataLoss: PLAN_DAMAGED.
         """
         run = self._run
-        if (mark := run.take_over()) is not None:
-            return mark.facts
         with run.platform("apply", autocommit=True) as connection:
             entity = self._entity(connection)
             run.stage("LOAD", rows=self._plan.rows("INSERT"))
@@ -78,7 +77,7 @@ class Applier:
                 run.stage("APPLY", rows=self._plan.rows("INSERT"))
                 wait_for_lock(run, connection, entity, self._head["lock"]["mode"])
                 self._check_relied(connection)
-                facts = self._write(connection, entity)
+                facts = self._write(connection, entity) | {"backup_id": str(backup_id) if backup_id else None}
             fault("imports.apply.written")
             run.mark(connection, facts)
             run.commit(connection)
@@ -200,8 +199,10 @@ class Applier:
                 connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
             else:
                 inserted = self._insert_and_look(connection, entity, insert, proof)
-        except (psycopg.errors.IntegrityError, psycopg.errors.RaiseException) as error:
-            raise _refused(entity, error) from None
+        except psycopg.Error as error:
+            if not is_refusal(error):
+                raise
+            raise _refused(entity, error, set(self._columns)) from None
         if inserted != expected:
             raise FailedPrecondition(
                 f"{entity.name}: a trigger refused {expected - inserted} of {expected} planned rows",
@@ -292,16 +293,21 @@ def _stale(what: str) -> Aborted:
     return Aborted(f"{what}; nothing was changed, make a new plan", reason="PLAN_STALE")
 
 
-def _refused(entity: Entity, error: psycopg.Error) -> DataOpsError:
-    """A row that the table refuses now. The driver's text holds values, so only the constraint is named."""
+def _refused(entity: Entity, error: psycopg.Error, planned: set[str]) -> DataOpsError:
+    """A row that the table refuses now. The driver's text holds values, so only the constraint is named.
+
+    What planning has looked at can only have moved since; what it could not look at is refused for the first time.
+    """
     name = error.diag.constraint_name or ""
-    if isinstance(error, psycopg.errors.UniqueViolation):
+    looked_at = {key.name for key in entity.unique if not key.partial and planned >= set(key.columns)}
+    looked_at |= {reference.name for reference in entity.references if planned >= set(reference.columns)}
+    if isinstance(error, psycopg.errors.UniqueViolation) and name in looked_at:
         return _stale(f"{entity.name}: a row with a planned value of {name} has come since the plan")
-    if isinstance(error, psycopg.errors.ForeignKeyViolation):
+    if isinstance(error, psycopg.errors.ForeignKeyViolation) and name in looked_at:
         return _stale(f"{entity.name}: a row that {name} refers to has gone since the plan")
-    what = f"the constraint {name}" if name else "a trigger" if error.sqlstate == "P0001" else "a rule of the table"
+    who = f"the constraint {name}" if name else "a trigger"
     return FailedPrecondition(
-        f"{entity.name}: {what} refused a planned row; nothing was changed",
+        f"{entity.name}: {who} refused a planned row; nothing was changed",
         reason="ROW_REFUSED",
         metadata={"constraint": name, "sqlstate": error.sqlstate or ""},
     )

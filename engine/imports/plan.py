@@ -30,6 +30,7 @@ from engine.imports.locks import LockChoice, choose_lock, rows_there
 from engine.imports.mapping import Columns, map_columns
 from engine.imports.model import ColumnMapping, ImportOptions, ImportType
 from engine.imports.rejects import Refusal, write_rejects
+from engine.imports.rules import Rules
 from engine.imports.staging import ROW, STAGED, VERDICTS, Staging, equal
 from engine.imports.validate import Judge, Judged
 
@@ -101,10 +102,10 @@ class Planner:
             staging.create()
             connection.isolation_level, connection.read_only = IsolationLevel.REPEATABLE_READ, True
             with connection.transaction():
-                connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(entity.relation))
+                connection.execute(_lock_what_is_read(entity))
                 catalog = self._same_catalog(connection, entity)
-                self._load(staging, reader, columns, catalog)
-                return self._write(connection, entity, columns, staging)
+                unchecked = self._load(staging, reader, columns, catalog)
+                return self._write(connection, entity, columns, staging, unchecked)
 
     def _entity(self, catalog: Catalog) -> Entity:
         entity = catalog.entity(self._row.entity_type)
@@ -128,7 +129,8 @@ class Planner:
             raise Aborted(f"{entity.name}: its definition changed while planning began", reason="CATALOG_MOVED")
         return catalog
 
-    def _load(self, staging: Staging, reader: Reader, columns: Columns, catalog: Catalog) -> None:
+    def _load(self, staging: Staging, reader: Reader, columns: Columns, catalog: Catalog) -> list[str]:
+        """The file, staged and judged; gives the names of what only apply can judge."""
         run = self._run
         run.stage("VALIDATE", bytes=self._upload.committed_size)
         judge = Judge(columns)
@@ -136,7 +138,9 @@ class Planner:
         run.progress(rows=self._tally.records, bytes=self._upload.committed_size)
         run.stage("COMPARE", rows=self._tally.records)
         fault("imports.plan.staged")
-        staging.judge(unsure, catalog, check=run.check)
+        rules = Rules(staging)
+        rules.judge(unsure, catalog, check=run.check)
+        return rules.unchecked
 
     def _batches(self, reader: Reader) -> Iterator[RawBatch]:
         for batch in reader.batches():
@@ -152,7 +156,9 @@ class Planner:
             raise DataInvalid(f"file: found more than {limit:,} faults in its rows", reason="TOO_MANY_ERRORS")
         self._run.progress(rows=self._tally.records, bytes=self._tally.bytes_read)
 
-    def _write(self, connection: Connection, entity: Entity, columns: Columns, staging: Staging) -> Planned:
+    def _write(
+        self, connection: Connection, entity: Entity, columns: Columns, staging: Staging, unchecked: list[str]
+    ) -> Planned:
         counts = self._counts(connection)
         run, store = self._run, self._resources.artifacts
         run.stage("PLAN", rows=counts.insert)
@@ -174,7 +180,7 @@ class Planner:
             sink.close()
         fault("imports.plan.written")
         rejects = self._rejects(connection, columns, counts)
-        return Planned(artifact_id, rejects, digest, counts, self._summary(head, staging, columns, lock))
+        return Planned(artifact_id, rejects, digest, counts, self._summary(head, unchecked, columns, lock))
 
     def _counts(self, connection: Connection) -> Counts:
         row = connection.execute(
@@ -274,10 +280,12 @@ class Planner:
             "streams": streams,
         }
 
-    def _summary(self, head: dict[str, Any], staging: Staging, columns: Columns, lock: LockChoice) -> dict[str, Any]:
+    def _summary(
+        self, head: dict[str, Any], unchecked: list[str], columns: Columns, lock: LockChoice
+    ) -> dict[str, Any]:
         notices = [NOT_BACKED_UP]
-        if staging.unchecked:
-            names = ", ".join(staging.unchecked)
+        if unchecked:
+            names = ", ".join(unchecked)
             notices.append({"code": "CHECKED_AT_APPLY", "message": f"apply decides whether {names} holds"})
         if self._tally.blank:
             notices.append({"code": "BLANK_RECORDS", "message": f"{self._tally.blank} blank records are left out"})
@@ -322,3 +330,10 @@ def relied_columns(entity: Entity, columns: Columns) -> list[str]:
     for key in entity.unique:
         relied |= set(key.columns)
     return [f.column for f in entity.stored if f.column in relied]
+
+
+def _lock_what_is_read(entity: Entity) -> sql.Composed:
+    """The table and those it refers to: none of them may be rewritten under the snapshot, which would read it empty."""
+    targets = {(r.target_schema, r.target_table) for r in entity.references} - {(entity.schema, entity.table)}
+    tables = [entity.relation, *(sql.Identifier(*target) for target in sorted(targets))]
+    return sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(sql.SQL(", ").join(tables))

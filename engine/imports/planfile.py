@@ -141,22 +141,18 @@ class Plan:
         if stream in self.head["streams"] and digest.hexdigest() != self.head["streams"][stream]["sha256"]:
             raise DataLoss(f"plan: the stream {stream} found is not the one that was shown", reason="PLAN_DAMAGED")
 
-    def page(self, stream: str, start: int, count: int) -> list[list[str | None]]:
-        """`count` lines from line `start` on, split into fields."""
-        return read_page(self.store, stream, start, count)
+    def numbered(self, stream: str, start: int) -> Iterator[tuple[int, list[str | None]]]:
+        """The stream's lines from line `start` on, each with its number and split into fields.
 
-
-def read_page(store: PartStore, stream: str, start: int, count: int) -> list[list[str | None]]:
-    """`count` lines of `stream` from line `start` on: only the parts that hold them are opened."""
-    found: list[list[str | None]] = []
-    for part in store.parts(stream):
-        at, rows = int(part.index["at"]), int(part.index["rows"])
-        if at + rows <= start or len(found) >= count:
-            continue
-        lines = _unpack(store, part).splitlines(keepends=False)
-        wanted = lines[max(0, start - at) : max(0, start - at) + count - len(found)]
-        found += [split_line(line) for line in wanted]
-    return found
+        Only the parts that are come to are opened: a page costs a part or two.
+        """
+        for part in self.store.parts(stream):
+            at, rows = int(part.index["at"]), int(part.index["rows"])
+            if at + rows <= start:
+                continue
+            lines = _unpack(self.store, part).split(b"\n")
+            for number in range(max(at, start), at + rows):
+                yield number, split_line(lines[number - at])
 
 
 def canonical(value: dict[str, Any]) -> bytes:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from engine.jobs.run import JobRun
 
 
-def make_report(summary: dict[str, Any], facts: dict[str, Any], backup_id: uuid.UUID | None) -> dict[str, Any]:
+def make_report(summary: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
     """`total_records` are the file's: inserted + updated + unchanged + skipped + failed, always. The others are rows
     of tables and stand apart.
 
@@ -24,7 +24,7 @@ def make_report(summary: dict[str, Any], facts: dict[str, Any], backup_id: uuid.
         InternalError: REPORT_SUM when the numbers do not add up: then something was not accounted for.
     """
     counts = summary["counts"]
-    notices = [n for n in summary["notices"] if backup_id is None or n["code"] != NOT_BACKED_UP["code"]]
+    notices = [n for n in summary["notices"] if facts["backup_id"] is None or n["code"] != NOT_BACKED_UP["code"]]
     if facts["changed_by_trigger"]:
         what = f"{facts['changed_by_trigger']} rows are stored otherwise than planned"
         notices.append({"code": "CHANGED_BY_TRIGGER", "message": f"{what}: a trigger changed them"})

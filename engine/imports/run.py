@@ -10,9 +10,11 @@ import uuid
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from engine.access import CallContext, Caller, caller_of
+from engine.artifacts import ArtifactKind
 from engine.audit import record_intent
 from engine.clock import utc_now
 from engine.db.models import ArtifactRow, ImportRow, JobRow, UploadRow
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from engine.jobs.run import JobRun
 
 S = ImportStatus
+
+KEPT_WITHOUT_REPORT = timedelta(days=30)
 
 SWEEP_MARGIN = timedelta(hours=1)
 """An expired plan's artifact outlives it a little: what expires the import and what sweeps artifacts are two duties."""
@@ -53,6 +57,11 @@ class PlanHandler:
             raise FailedPrecondition("upload: found it gone, expected a finished one", reason="UPLOAD_GONE")
         caller.require("imports.create", row.entity_type, row.import_type)
         planned = Planner(run, row, upload, caller).plan()
+        if (over := _over_budget(ImportOptions.from_record(row.options), planned)) is not None:
+            with resources.db.transaction() as session:
+                run.require_hold(session)
+                self._record(session, run, planned)  # the faults stay listed although the job fails
+            raise over
         return lambda session: self._end(session, run, planned, caller)
 
     def failed(self, session: Session, job: JobRow, error: DataOpsError) -> None:
@@ -64,24 +73,30 @@ class PlanHandler:
     def retried(self, session: Session, job: JobRow) -> None:
         move(_import(session, job), S.PENDING, utc_now())
 
-    def _end(self, session: Session, run: JobRun, planned: Planned, caller: Caller) -> None:
+    def _record(self, session: Session, run: JobRun, planned: Planned) -> ImportRow:
+        """The plan on the import, and its artifacts the import's."""
         resources, now = run.resources, run.resources.clock()
         row = _import(session, run.job)
-        options = ImportOptions.from_record(row.options)
         row.total_records, row.failed_records = planned.counts.total, planned.counts.failed
         row.plan_artifact_id, row.rejects_artifact_id = planned.artifact_id, planned.rejects_artifact_id
         row.plan_digest, row.plan_summary = planned.digest, planned.summary
         row.plan_expires_at = now + timedelta(seconds=resources.settings.plan_seconds)
         kept = now + timedelta(seconds=resources.settings.report_seconds)
-        resources.artifacts.adopt(session, planned.artifact_id, "import", row.id, row.plan_expires_at + SWEEP_MARGIN)
-        if planned.rejects_artifact_id is not None:
-            resources.artifacts.adopt(session, planned.rejects_artifact_id, "import", row.id, kept)
-        if (over := _over_budget(options, planned)) is not None:
-            resources.artifacts.adopt(session, planned.artifact_id, "import", row.id, kept)
-            fail(row, over, now)
-        elif options.auto_apply:
+        for artifact_id in (planned.artifact_id, planned.rejects_artifact_id):
+            if artifact_id is not None:
+                resources.artifacts.adopt(session, artifact_id, "imports", row.id, kept)
+        return row
+
+    def _end(self, session: Session, run: JobRun, planned: Planned, caller: Caller) -> None:
+        resources, now = run.resources, run.resources.clock()
+        row = self._record(session, run, planned)
+        if ImportOptions.from_record(row.options).auto_apply:
             begin_apply(session, resources, row, caller, now)
         else:
+            assert row.plan_expires_at is not None
+            resources.artifacts.adopt(
+                session, planned.artifact_id, "imports", row.id, row.plan_expires_at + SWEEP_MARGIN
+            )
             move(row, S.AWAITING_APPROVAL, now)
 
 
@@ -96,17 +111,23 @@ class ApplyHandler:
         with resources.db.transaction() as session:
             row = _import(session, run.job, lock=False)
             caller = _caller(session, run.job, resources.clock())
-        caller.require("imports.apply", row.entity_type, row.import_type)
-        backup_id = back_up(run, row.entity_type)
-        facts = Applier(run, row).apply()
+        if (mark := run.take_over()) is not None:
+            facts = mark.facts  # an earlier attempt's effect stands; what is left is to say so
+        else:
+            caller.require("imports.apply", row.entity_type, row.import_type)
+            backup_id = back_up(run, row.entity_type)
+            facts = Applier(run, row).apply(backup_id)
         run.stage("REPORT")
-        report = make_report(row.plan_summary or {}, facts, backup_id)
+        report = make_report(row.plan_summary or {}, facts)
         report_id = write_report(run, row, report, facts, resources.clock())
-        return lambda session: self._end(session, run, report, report_id, facts, backup_id)
+        return lambda session: self._end(session, run, report, report_id, facts)
 
     def failed(self, session: Session, job: JobRow, error: DataOpsError) -> None:
+        row, now = _import(session, job), utc_now()
+        if error.metadata.get("effect") == "committed":
+            keep_undo(session, row, job, now)
         to = S.ROLLED_BACK if error.metadata.get(ROLLED_BACK) else S.FAILED
-        fail(_import(session, job), error, utc_now(), to=to)
+        fail(row, error, now, to=to)
 
     def cancelled(self, session: Session, job: JobRow) -> None:
         move(_import(session, job), S.CANCELLED, utc_now())
@@ -121,19 +142,18 @@ class ApplyHandler:
         report: dict[str, Any],
         report_id: uuid.UUID,
         facts: dict[str, Any],
-        backup_id: uuid.UUID | None,
     ) -> None:
         resources, now = run.resources, run.resources.clock()
         row = _import(session, run.job)
         kept = now + timedelta(seconds=resources.settings.report_seconds)
-        resources.artifacts.adopt(session, report_id, "import", row.id, kept)
+        resources.artifacts.adopt(session, report_id, "imports", row.id, kept)
         undo_id = uuid.UUID(facts["undo_artifact_id"]) if facts["undo_artifact_id"] else row.plan_artifact_id
         assert undo_id is not None
         if session.get(ArtifactRow, undo_id) is None:
             raise InternalError("the undo data of this import is gone", reason="UNDO_GONE")
-        resources.artifacts.adopt(session, undo_id, "import", row.id, kept)
+        resources.artifacts.adopt(session, undo_id, "imports", row.id, kept)
         row.report, row.report_artifact_id, row.undo_artifact_id = report, report_id, undo_id
-        row.pre_import_backup_id = backup_id
+        row.pre_import_backup_id = uuid.UUID(facts["backup_id"]) if facts["backup_id"] else None
         row.total_records = report["total_records"]
         row.successful_records, row.failed_records = successful(report), not_successful(report)
         move(row, S.COMPLETED, now)
@@ -165,8 +185,22 @@ def begin_apply(session: Session, resources: Resources, row: ImportRow, caller: 
     row.apply_job_id = job.id
     assert row.plan_artifact_id is not None
     kept = now + timedelta(seconds=resources.settings.report_seconds)
-    resources.artifacts.adopt(session, row.plan_artifact_id, "import", row.id, kept)
+    resources.artifacts.adopt(session, row.plan_artifact_id, "imports", row.id, kept)
     return job
+
+
+def keep_undo(session: Session, row: ImportRow, job: JobRow, now: datetime) -> None:
+    """The rows are in although the job cannot be brought to its end: what could take them out again must stay."""
+    undo = select(ArtifactRow).where(
+        ArtifactRow.owner_type == "job",
+        ArtifactRow.owner_id == job.id,
+        ArtifactRow.kind == ArtifactKind.UNDO.value,
+        ArtifactRow.state == "CLOSED",
+    )
+    for artifact in session.scalars(undo):
+        artifact.owner_type, artifact.owner_id, artifact.expires_at = "imports", row.id, now + KEPT_WITHOUT_REPORT
+        row.undo_artifact_id = artifact.id
+    row.undo_artifact_id = row.undo_artifact_id or row.plan_artifact_id
 
 
 def release_upload(session: Session, resources: Resources, row: ImportRow, now: datetime) -> None:
@@ -185,8 +219,7 @@ def _import(session: Session, job: JobRow, *, lock: bool = True) -> ImportRow:
 
 def _caller(session: Session, job: JobRow, now: datetime) -> Caller:
     """The caller with the roles held now: what was permitted at the call may not be any more."""
-    context = CallContext(**{k: str(v) for k, v in job.context.items() if k in CallContext.__dataclass_fields__})
-    return caller_of(session, job.principal_id, context, now)
+    return caller_of(session, job.principal_id, CallContext.from_record(job.context), now)
 
 
 def _over_budget(options: ImportOptions, planned: Planned) -> DataInvalid | None:

@@ -33,7 +33,7 @@ from engine.imports.states import FINAL, ImportStatus, move
 from engine.imports.validate import MASK
 from engine.jobs.model import Claim, ClaimMode, JobKind
 from engine.jobs.service import cancel_job, create_job
-from engine.paging import Page, Paging, created_within, newest_first
+from engine.paging import MAX_BYTES, Page, Paging, created_within, newest_first
 from engine.resources import Resources
 from engine.uploads.service import Uploads
 
@@ -43,6 +43,28 @@ _PARTS: dict[ReportPart, tuple[str, str, Callable[[ImportRow], uuid.UUID | None]
     ReportPart.REPORT: ("report.json", "application/json", lambda row: row.report_artifact_id),
     ReportPart.REJECTS: ("rejects.csv", "text/csv", lambda row: row.rejects_artifact_id),
 }
+
+
+class _Budget:
+    """What one answer may cost: rows taken, bytes of them, lines looked through for them."""
+
+    LINES = 50_000
+    """A rare code in a long list: what is looked through takes half a second at the most."""
+
+    def __init__(self, limit: int) -> None:
+        self._rows, self._bytes, self._lines = limit, MAX_BYTES, self.LINES
+
+    @property
+    def room(self) -> bool:
+        return self._rows > 0 and self._bytes > 0 and self._lines > 0
+
+    def spend(self, line: Sequence[str | None], *, taken: bool) -> bool:
+        """Counts a line; gives `taken` back."""
+        self._lines -= 1
+        if taken:
+            self._rows -= 1
+            self._bytes -= sum(len(cell or "") for cell in line)
+        return taken
 
 
 class Imports:
@@ -61,6 +83,8 @@ class Imports:
         """
         _refuse_unbuilt(request)
         caller.require("imports.create", request.entity_type, request.import_type)
+        if request.options.auto_apply:
+            caller.require("imports.apply", request.entity_type, request.import_type)
         self._resources.catalogs.load().entity(request.entity_type)
         now = self._resources.clock()
         with self._resources.db.transaction() as session:
@@ -158,14 +182,16 @@ class Imports:
         plan = self._plan(self.get(caller, import_id))
         if plan is None:
             return [], "", 0
+        start, total = _position(paging), plan.rows("ERRORS")
+        budget = _Budget(paging.limit)
         found: list[RowError] = []
-        start = _position(paging)
-        total = plan.rows("ERRORS")
-        while len(found) < paging.limit and start < total:
-            lines = plan.page("ERRORS", start, min(1000, paging.limit - len(found)))
-            errors = [_row_error(line) for line in lines]
-            found += [e for e in errors if (not severities or e.severity in severities) and code in ("", e.code)]
-            start += len(lines)
+        for number, line in plan.numbered("ERRORS", start):
+            if not budget.room:
+                break
+            error, start = _row_error(line), number + 1
+            wanted = (not severities or error.severity in severities) and code in ("", error.code)
+            if budget.spend(line, taken=wanted):
+                found.append(error)
         return found, paging.token_at((start,)) if start < total else "", total
 
     def changes(
@@ -179,18 +205,19 @@ class Imports:
         entity = self._resources.catalogs.load().entity(row.entity_type)
         secret = {f.column for f in entity.fields if f.secret}
         key = list(entity.key)
-        wanted = [k for k in ChangeKind if not kinds or k in kinds]
-        sizes = [plan.rows(kind) for kind in wanted]
         start, at = _position(paging), 0
+        budget = _Budget(paging.limit)
         found: list[RowChange] = []
-        for kind, size in zip(wanted, sizes, strict=True):
+        for kind in (k for k in ChangeKind if not kinds or k in kinds):
             names = list(plan.head["planned"]) if kind is ChangeKind.INSERT else key
-            while len(found) < paging.limit and at <= start < at + size:
-                lines = plan.page(kind, start - at, paging.limit - len(found))
-                found += [_row_change(kind, line, names, key, secret) for line in lines]
-                start += len(lines)
-            at += size
-        return found, paging.token_at((start,)) if start < at else ""
+            for number, line in plan.numbered(kind, max(0, start - at)):
+                if not budget.room:
+                    return found, paging.token_at((at + number,))
+                budget.spend(line, taken=True)
+                found.append(_row_change(kind, line, names, key, secret))
+            at += plan.rows(kind)
+            start = max(start, at)
+        return found, ""
 
     def report_part(self, caller: Caller, import_id: uuid.UUID, part: ReportPart) -> ReportFile:
         """A file of the import.

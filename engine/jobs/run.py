@@ -12,6 +12,7 @@ import structlog
 from sqlalchemy import update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session
 
 from engine.db.models import JobEventRow, JobRow
 from engine.db.platform import Connection
@@ -65,6 +66,17 @@ class JobRun:
         if interrupt is None or (self._effect_stands and isinstance(interrupt, JobCancelled)):
             return
         raise interrupt
+
+    def require_hold(self, session: Session) -> None:
+        """Within a control transaction: go on only as the job's present holder, until it commits.
+
+        For what an attempt writes on its resource before the end; an attempt that was taken over must not.
+
+        Raises:
+            LeaseLost: somebody else holds the job, or it has ended.
+        """
+        if session.execute(self._if_held().values(stage=JobRow.stage).returning(JobRow.id)).first() is None:
+            raise LeaseLost
 
     # -- telling
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from engine.errors import DataInvalid
 from engine.formats import csv as csv_format
 from engine.formats.csv import CsvReader
+from tests.fix_stack import skip_or_fail
 
 DATA = Path(os.environ.get("DATAOPS_TEST_DATA", Path(__file__).parents[4] / "shared" / "data"))
 
@@ -149,5 +150,5 @@ def test_csv_spectrum_reads_as_its_json_says(path):
 
 def test_the_files_of_others_are_there():
     if not DATA.is_dir():
-        pytest.skip("DATAOPS_TEST_DATA names no folder")
+        skip_or_fail("DATAOPS_TEST_DATA names no folder")
     assert list((DATA / "csv/csv-spectrum/csvs").glob("*.csv"))

@@ -52,7 +52,8 @@ def test_a_plan_reads_back_whole_and_by_pages(written):
     assert len(lines) == plan.rows("INSERT") == 100
     assert len(parts.parts("INSERT")) > 5
     for start in (0, 1, 37, 99, 100):
-        assert plan.page("INSERT", start, 10) == [split_line(line) for line in lines[start : start + 10]]
+        found = list(plan.numbered("INSERT", start))
+        assert found == [(n, split_line(line)) for n, line in enumerate(lines)][start:]
     assert parts.kept[1][1]["first_key"] == [split_line(lines[parts.kept[1][1]["at"]])[2]]
 
 
