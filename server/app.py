@@ -62,6 +62,7 @@ from server.services.health import HealthService
 from server.services.imports import ImportService
 from server.services.jobs import JobService, Watched, WatchRendering
 from server.services.uploads import UploadService
+from server.standing import Standings
 from server.tokens import KeySet, TokenVerifier
 from server.upload_stream import UploadStreams
 
@@ -177,7 +178,9 @@ def add_services(
     uploads_pb2_grpc.add_UploadServiceServicer_to_server(UploadService(uploads, streams, principals, offload), server)
     imports_pb2_grpc.add_ImportServiceServicer_to_server(imports, server)
     exports_pb2_grpc.add_ExportServiceServicer_to_server(exports, server)
-    jobs_pb2_grpc.add_JobServiceServicer_to_server(JobService(jobs, feed, offload), server)
+    every = resources.settings.watch_heartbeat_seconds
+    standings = Standings(resources.db, offload, resources.clock, jobs.entities, every=every)
+    jobs_pb2_grpc.add_JobServiceServicer_to_server(JobService(jobs, feed, offload, standings), server)
     audit_pb2_grpc.add_AuditServiceServicer_to_server(AuditService(resources, offload), server)  # type: ignore[abstract]
     access_pb2_grpc.add_AccessServiceServicer_to_server(AccessService(resources, offload), server)  # type: ignore[abstract]
     health_pb2_grpc.add_HealthServicer_to_server(HealthService(drain), server)

@@ -62,6 +62,11 @@ class Jobs:
             job = service.get_job(session, job_id)
             return job, _facts(session, [job])
 
+    def entities(self, job_id: uuid.UUID) -> tuple[str, ...]:
+        """The entities whose business the job is; they never change. Raises: NotFound: JOB_UNKNOWN."""
+        with self._db.transaction() as session:
+            return tuple(entity_types(service.get_job(session, job_id)))
+
     def list(self, caller: Caller, wanted: JobFilter, paging: Paging) -> tuple[Page[JobRow], JobFacts]:
         """One page, newest first, of the jobs that the caller may read."""
         if not caller.may("jobs.read", ANY):

@@ -13,12 +13,13 @@ from engine.clock import Clock
 from engine.db.models import JobEventRow
 from engine.ids import parse_id
 from engine.jobs.calls import Jobs
-from server.caller import current_caller
+from server.caller import current_call, current_caller
 from server.convert import jobs as convert
 from server.convert.common import body_sha256, page_of, paging_of
 from server.feed import Feed
 from server.feed_store import JobHead, StoredEvent
 from server.offload import Offload
+from server.standing import Standings
 
 Watched = jobs_pb2.WatchJobResponse
 
@@ -26,8 +27,8 @@ Watched = jobs_pb2.WatchJobResponse
 class JobService(jobs_pb2_grpc.JobServiceServicer):
     """One per server."""
 
-    def __init__(self, jobs: Jobs, feed: Feed[Watched], offload: Offload) -> None:
-        self._jobs, self._feed, self._offload = jobs, feed, offload
+    def __init__(self, jobs: Jobs, feed: Feed[Watched], offload: Offload, standings: Standings) -> None:
+        self._jobs, self._feed, self._offload, self._standings = jobs, feed, offload, standings
 
     async def GetJob(self, request: jobs_pb2.GetJobRequest, context: Any) -> jobs_pb2.GetJobResponse:
         job_id = parse_id(request.job_id, "job_id")
@@ -56,10 +57,12 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         return jobs_pb2.ListJobEventsResponse(events=events, next_page_token=token)
 
     async def WatchJob(self, request: jobs_pb2.WatchJobRequest, context: Any) -> AsyncGenerator[Watched, None]:
-        job_id = parse_id(request.job_id, "job_id")
-        await self._offload.call(self._jobs.permit, current_caller(context), job_id)
+        caller, job_id = current_caller(context), parse_id(request.job_id, "job_id")
+        await self._offload.call(self._jobs.permit, caller, job_id)
+        standing = self._standings.of(current_call(context), caller, job_id)
         async with aclosing(self._feed.watch(job_id, request.after_sequence)) as events:
             async for event in events:
+                await standing.check()
                 yield event
 
     async def CancelJob(self, request: jobs_pb2.CancelJobRequest, context: Any) -> jobs_pb2.CancelJobResponse:

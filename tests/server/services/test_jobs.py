@@ -20,6 +20,7 @@ from engine.jobs.service import create_job
 from server.feed import Feed
 from server.feed_store import FeedStore
 from server.services.jobs import JobService, WatchRendering
+from server.standing import Standings
 from tests.server.journal import Journal
 from tests.server.rpc import Edge, error_info, retry_seconds
 
@@ -52,7 +53,8 @@ async def stub(edge: Edge, control_dsn: str) -> AsyncIterator[jobs_pb2_grpc.JobS
     jobs = Jobs(resources.db, resources.bell, resources.clock, {"EXPORT": Quiet()})
     rendering = WatchRendering(jobs, edge.offload, resources.clock)
     feed = Feed(FeedStore(control_dsn), rendering, edge.drain, heartbeat_seconds=0.2)
-    service = JobService(jobs, feed, edge.offload)
+    standings = Standings(resources.db, edge.offload, resources.clock, jobs.entities, every=0.2)
+    service = JobService(jobs, feed, edge.offload, standings)
     async with (
         edge.serving((jobs_pb2_grpc.add_JobServiceServicer_to_server, service)) as address,
         grpc.aio.insecure_channel(address) as channel,
@@ -241,6 +243,35 @@ async def test_a_drain_ends_a_watch_with_the_time_to_come_back(stub, edge, journ
             pass
     assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
     assert retry_seconds(caught.value)
+
+
+@pytest.mark.parametrize("busy", [False, True])
+@pytest.mark.parametrize("kept", [(), ("jobs.read:points",), ("exports.read",)])
+async def test_a_watch_ends_soon_after_the_right_to_it(stub, edge, journal, kept, busy):
+    edge.grant("gina", "jobs.read")
+    job_id = job(edge, "users")
+    call = stub.WatchJob(jobs_pb2.WatchJobRequest(job_id=str(job_id)), metadata=(("subject", "gina"),))
+    await call.read()
+    await asyncio.to_thread(edge.regrant, "gina", *kept)
+
+    async def rest() -> None:
+        while await call.read():
+            if busy:  # so many events that no heartbeat ever comes
+                await asyncio.to_thread(journal.event, job_id)
+
+    assert await refusal(asyncio.wait_for(rest(), 60)) == (grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_MISSING")
+
+
+async def test_a_watch_goes_on_for_who_may_no_longer_read_all_but_still_these_entities(stub, edge):
+    edge.grant("hugo", "jobs.read")
+    job_id = job(edge, "users")
+    call = stub.WatchJob(jobs_pb2.WatchJobRequest(job_id=str(job_id)), metadata=(("subject", "hugo"),))
+    await call.read()
+    await asyncio.to_thread(edge.regrant, "hugo", "jobs.read:users")
+
+    for _ in range(4):
+        assert (await call.read()).event.HasField("heartbeat")
+    call.cancel()
 
 
 async def test_cancelling_is_idempotent_audited_once_and_lets_the_next_go_on(stub, edge):
