@@ -10,10 +10,16 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
 
+from engine.db.database import libpq_dsn
 from engine.errors import InvalidRequest
 
 PREFIX = "DATAOPS_"
@@ -21,15 +27,34 @@ CLIENT_NAMES = frozenset({"ADDRESS", "CA_FILE", "TOKEN", "TOKEN_FILE", "STACK", 
 """Variables of the client and of tests, which share the prefix and are no settings of ours."""
 
 
+def _libpq_uri(dsn: str) -> str:
+    """Refuse what libpq and SQLAlchemy, both of which get it, do not understand alike: several hosts are such."""
+    try:
+        alike = dsn.startswith(("postgresql://", "postgres://")) and conninfo_to_dict(libpq_dsn(dsn)) == (
+            conninfo_to_dict(dsn)
+        )
+        port = make_url(dsn).port
+    except (psycopg.Error, SQLAlchemyError, ValueError):
+        alike, port = False, None
+    if not alike or (port is not None and not 0 < port < 1 << 16):
+        raise PydanticCustomError(
+            "libpq_uri", "expected a libpq URI of one host: postgresql://user:password@host:port/database"
+        )
+    return dsn
+
+
+Dsn = Annotated[str, AfterValidator(_libpq_uri)]
+
+
 class Settings(BaseModel):
     """What an installation decides. Durations are seconds, sizes bytes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    control_dsn: str = Field(
+    control_dsn: Dsn = Field(
         description="libpq URI of the database that holds the control schema `dataops`.", repr=False
     )
-    platform_dsn: str = Field(description="libpq URI of the database whose rows are operated on.", repr=False)
+    platform_dsn: Dsn = Field(description="libpq URI of the database whose rows are operated on.", repr=False)
     platform_schemas: str = Field("public", description="Schemas whose tables are entities, comma-separated.")
     catalog_file: Path | None = Field(None, description="catalog.toml: names, groups, secret fields, fills.")
     redis_url: str = Field("", description="Redis or Valkey that rings the workers; empty: they only look every 2 s.")

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from engine.config import load_settings
+from engine.db.database import libpq_dsn
 from engine.errors import InvalidRequest
 
 REQUIRED = {
@@ -32,6 +34,43 @@ def test_every_missing_and_unknown_name_is_told_at_once() -> None:
 def test_a_wrong_value_is_named_by_its_setting_and_not_shown() -> None:
     assert "lease_seconds" in _refusal(REQUIRED | {"DATAOPS_LEASE_SECONDS": "hunter2"})
     assert "log_format" in _refusal(REQUIRED | {"DATAOPS_LOG_FORMAT": "hunter2"})
+
+
+@pytest.mark.parametrize("name", ["control_dsn", "platform_dsn"])
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "host=h user=u password=hunter2 dbname=c",
+        "",
+        "hunter2",
+        "mysql://u:hunter2@h/c",
+        "postgresql+psycopg://u:hunter2@h/c",
+        "postgresql://u:hunter2@h:port/c",
+        "postgresql://u:hunter2@h1:5432,h2:5432/c",
+        "postgresql://u:hunter2@h:99999999/c",
+        "postgresql://u:hunter2@[::1/c",
+        "postgresql://u:hunter2@h/c?no_such_parameter=1",
+    ],
+)
+def test_a_dsn_that_is_no_libpq_uri_of_one_host_is_refused_by_the_settings_name(name: str, dsn: str) -> None:
+    assert f"{name}: expected a libpq uri" in _refusal(REQUIRED | {f"DATAOPS_{name.upper()}": dsn})
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "postgresql://h/d",
+        "postgres://u:p%40%2F@h:5433/d?sslmode=require&application_name=x",
+        "postgresql://u@[::1]:5432/d",
+        "postgresql:///d?host=/run/postgresql",
+        "postgresql://",
+    ],
+)
+def test_every_form_of_a_libpq_uri_is_taken(dsn: str) -> None:
+    settings = load_settings(REQUIRED | {"DATAOPS_CONTROL_DSN": dsn})
+
+    assert settings.control_dsn == dsn
+    assert conninfo_to_dict(libpq_dsn(dsn)) == conninfo_to_dict(dsn)
 
 
 def test_a_secret_may_stand_in_a_file_and_its_line_end_is_no_part_of_it(tmp_path: Path) -> None:

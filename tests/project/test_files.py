@@ -41,14 +41,14 @@ def test_the_production_shape_sets_only_known_settings(tmp_path: Path) -> None:
     assert set(services) == {"postgres", "redis", "upgrade", "server", "worker"}
     assert "noeviction" in services["redis"]["command"]
     secret = tmp_path / "secret"
-    secret.write_text("value\n")
+    secret.write_text("postgresql://value/value\n")
     for name in ("upgrade", "server", "worker"):
         service = services[name]
         environment = {
             key: str(secret) if str(value).startswith("/run/secrets/") else str(value)
             for key, value in service["environment"].items()
         }
-        assert load_settings(environment).control_dsn == "value"
+        assert load_settings(environment).control_dsn == "postgresql://value/value"
         mounted = {str(value) for value in service["environment"].values() if "/run/secrets/" in str(value)}
         assert {Path(path).name for path in mounted} == set(service["secrets"]) <= set(compose["secrets"])
         assert service["user"] != "0"
