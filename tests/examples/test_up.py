@@ -24,7 +24,7 @@ from examples.stack.processes import Account, unprivileged_account
 from examples.stack.programs import ROOT
 from examples.stack.servers import postgres_bin
 
-_READY = 180.0  # seconds: 20 on an idle machine, 60 were seen on two busy cores
+_READY = 180.0  # seconds: a start needs some 5 s of a core, and tests share two cores that others may keep busy
 _GONE = 30.0
 
 
