@@ -13,7 +13,7 @@ from engine.crypto.sealing import MAX_PART_BYTES, sealed_length
 BUFFER_BYTES = sealed_length(MAX_PART_BYTES)
 
 KEPT = 6
-"""Buffers kept while nobody uses them (50 MB): those of two writers."""
+"""Buffers kept while nobody uses them (50 MB): those of one writer, and one more."""
 
 
 class BufferPool:

@@ -71,10 +71,11 @@ class ArtifactReader:
             raise NotFound(f"artifact {self.artifact.id} has no part {number}", reason="PART_UNKNOWN")
         return b"".join(self._chunks(row))
 
-    def read(self, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+    def read(self, offset: int = 0, length: int | None = None, *, check_whole: bool = True) -> Iterator[bytes]:
         """Chunks of at most 1 MiB from `offset` on, `length` bytes or all, each after its whole part was verified.
 
-        Read from 0 to the end, the whole is checked against the closing record too, before the iterator ends.
+        Read from 0 to the end, the whole is checked against the closing record too, before the iterator ends. Without
+        `check_whole` only its size is: half the hashing, for who hands the digest on to a receiver that compares.
         With `follow` an open artifact is read as it grows: an empty chunk then means that nothing came for
         0.25 s, and the next one may be asked for at once. It ends when the artifact is closed.
 
@@ -90,14 +91,14 @@ class ArtifactReader:
         beyond = self.closed and offset > self.size
         if offset < 0 or beyond or (length is not None and length < 0):
             raise self._no_offset(offset, length)
-        return self._read(offset, length)
+        return self._read(offset, length, check_whole)
 
     def open(self) -> io.RawIOBase:
         """The whole as a sequential file, for libraries that want one. It fails as `read` does."""
         return _SequentialFile(self.read())
 
-    def _read(self, offset: int, length: int | None) -> Iterator[bytes]:
-        whole = hashlib.sha256() if offset == 0 else None
+    def _read(self, offset: int, length: int | None, check_whole: bool) -> Iterator[bytes]:
+        whole = hashlib.sha256() if offset == 0 and check_whole else None
         position, end = offset, None if length is None else offset + length
         refuse_on_event_loop()
         for chunks, start in self._verified(offset, end):

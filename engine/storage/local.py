@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import mmap
 import os
@@ -131,11 +132,12 @@ class LocalStorage:
             self._refuse_direct(path)
             return False
         try:
-            with self._borrowed_scratch() as scratch:
-                padded = -(-len(data) // BLOCK) * BLOCK
-                scratch[: len(data)] = data
-                with memoryview(scratch) as view:
-                    _write_all(descriptor, view[:padded])
+            # From the caller's own memory where it is aligned, as that of sealed parts is: only the tail is copied.
+            straight = len(data) // BLOCK * BLOCK if _aligned(data) else 0
+            with self._borrowed_scratch() as scratch, memoryview(scratch) as view:
+                rest = len(data) - straight
+                view[:rest] = data[straight:]
+                _write_both(descriptor, data[:straight], view[: -(-rest // BLOCK) * BLOCK])
             os.ftruncate(descriptor, len(data))
             os.fsync(descriptor)
         except OSError as error:
@@ -165,9 +167,22 @@ class LocalStorage:
                     self._scratch.append(scratch)
 
 
+def _aligned(data: memoryview) -> bool:
+    """Whether `data` begins at a page, as far as can be told: of read-only memory it cannot."""
+    return not data.readonly and ctypes.addressof(ctypes.c_char.from_buffer(data)) % BLOCK == 0
+
+
 def _write_all(descriptor: int, data: memoryview) -> None:
     while data:
         data = data[os.write(descriptor, data) :]
+
+
+def _write_both(descriptor: int, first: memoryview, second: memoryview) -> None:
+    """In one call, since each waits for the disk."""
+    written = os.writev(descriptor, [first, second])
+    if written < len(first):
+        _write_all(descriptor, first[written:])
+    _write_all(descriptor, second[max(0, written - len(first)) :])
 
 
 def _read_exactly(descriptor: int, wanted: int) -> bytes:

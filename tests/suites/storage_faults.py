@@ -32,6 +32,26 @@ class WrappedStorage:
         return self.inner.tidy(before)
 
 
+class SignallingStorage(WrappedStorage):
+    """Sets `reached` when `puts` puts are done; with `first_waits` the first put to begin waits for that."""
+
+    def __init__(self, inner: Storage, *, puts: int, reached: threading.Event, first_waits: bool = False) -> None:
+        super().__init__(inner)
+        self._puts, self._reached, self._first_waits = puts, reached, first_waits
+        self._lock = threading.Lock()
+
+    def put(self, name: str, data: bytes | memoryview) -> None:
+        with self._lock:
+            waits, self._first_waits = self._first_waits, False
+        if waits and not self._reached.wait(30):
+            raise Unavailable("no other put came", reason="STORAGE_FAILED")
+        self.inner.put(name, data)
+        with self._lock:
+            self._puts -= 1
+            if self._puts == 0:
+                self._reached.set()
+
+
 class FailingStorage(WrappedStorage):
     """Fails the operations named in `failing`: before they happen, or, with `after`, although they happened."""
 

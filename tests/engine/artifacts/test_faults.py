@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 from datetime import timedelta
 
 import pytest
@@ -17,7 +18,7 @@ from engine.crypto.keyring import KeyRing
 from engine.db.models import ArtifactPartRow, ArtifactRow
 from engine.errors import Aborted, DataLoss, DataOpsError, FailedPrecondition, InternalError, NotFound, Unavailable
 from tests.engine.artifacts.conftest import Bench
-from tests.suites.storage_faults import FailingStorage
+from tests.suites.storage_faults import FailingStorage, SignallingStorage
 
 PART = 8 << 20
 
@@ -51,6 +52,38 @@ def test_what_on_commit_raises_refuses_the_part_and_removes_its_object(bench: Be
 
     assert bench.names() == []
     assert bench.artifacts.reader(artifact_id).parts() == []
+
+
+def test_a_part_behind_one_that_was_refused_is_not_recorded_and_leaves_no_object(bench: Bench) -> None:
+    artifact_id, second_stored = bench.create(), threading.Event()
+    store = bench.store(SignallingStorage(bench.memory, puts=2, reached=second_stored))
+
+    def refuse_the_first(_session, part) -> None:
+        second_stored.wait(30)
+        if part.number == 0:
+            raise Aborted("no", reason="NO")
+
+    with pytest.raises(Aborted, match="NO"), store.writer(artifact_id, refuse_the_first) as writer:
+        writer.write_part(b"one")
+        writer.write_part(b"two")
+
+    assert second_stored.is_set()
+    assert bench.names() == []
+    assert store.reader(artifact_id).parts() == []
+
+
+def test_parts_that_are_stored_out_of_order_are_recorded_in_order(bench: Bench) -> None:
+    artifact_id, second_stored = bench.create(), threading.Event()
+    store = bench.store(SignallingStorage(bench.memory, puts=1, reached=second_stored, first_waits=True))
+    recorded: list[int] = []
+    with store.writer(artifact_id, lambda _session, part: recorded.append(part.number)) as writer:
+        for data in (b"one", b"two", b"three"):
+            writer.write_part(data)
+        writer.close()
+
+    assert second_stored.is_set()
+    assert recorded == [0, 1, 2]
+    assert b"".join(store.reader(artifact_id).read()) == b"onetwothree"
 
 
 @pytest.mark.parametrize("after", [False, True])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import stat
 from datetime import timedelta
@@ -130,6 +131,7 @@ def test_trouble_of_the_disk_has_a_reason_and_leaves_nothing(
     for data in (b"small", bytes(1 << 20)):
         with monkeypatch.context() as patched:
             patched.setattr(os, "write", fail)
+            patched.setattr(os, "writev", fail)
             with pytest.raises(kind) as caught:
                 storage.put("parts/ab/one", data)
 
@@ -138,6 +140,21 @@ def test_trouble_of_the_disk_has_a_reason_and_leaves_nothing(
         assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
         storage.put("parts/ab/one", data)
         storage.delete("parts/ab/one")
+
+
+@pytest.mark.parametrize("length", [1 << 20, (1 << 20) + 1, (1 << 20) + 4095, (1 << 20) + 4096])
+def test_aligned_memory_is_stored_to_its_last_byte_also_when_the_system_takes_less_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    storage, memory = LocalStorage(tmp_path), mmap.mmap(-1, 2 << 20)
+    memory[:] = os.urandom(2 << 20)
+    with memoryview(memory)[:length] as view:
+        storage.put("parts/ab/one", view)
+        monkeypatch.setattr(os, "writev", lambda fd, buffers: os.write(fd, buffers[0][: 128 << 10]))
+        storage.put("parts/ab/other", view)
+
+    assert storage.get("parts/ab/one") == memory[:length]
+    assert storage.get("parts/ab/other") == memory[:length]
 
 
 def test_a_setting_names_a_storage(tmp_path: Path) -> None:
