@@ -25,18 +25,28 @@ ORDER BY n.nspname, c.relname
 
 _COLUMNS = """
 WITH RECURSIVE base AS (
-    SELECT t.oid AS id, t.oid, t.typtype, t.typbasetype, t.typtypmod AS modifier FROM pg_type t
+    SELECT t.oid AS id, t.oid, t.typtype, t.typbasetype, t.typtypmod AS modifier, t.typnotnull AS required,
+           CASE WHEN t.typtype = 'd' THEN pg_get_expr(t.typdefaultbin, 0) END AS fallback FROM pg_type t
     UNION ALL
-    SELECT b.id, t.oid, t.typtype, t.typbasetype, CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE b.modifier END
+    SELECT b.id, t.oid, t.typtype, t.typbasetype, CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE b.modifier END,
+           b.required OR t.typnotnull,
+           coalesce(b.fallback, CASE WHEN t.typtype = 'd' THEN pg_get_expr(t.typdefaultbin, 0) END)
     FROM base b JOIN pg_type t ON t.oid = b.typbasetype WHERE b.typtype = 'd'
 )
 SELECT a.attrelid AS relation, a.attname AS name, a.attnum AS number, format_type(a.atttypid, a.atttypmod) AS type,
        format_type(b.oid, CASE WHEN t.typtype = 'd' THEN b.modifier ELSE a.atttypmod END) AS storage_type,
        CASE WHEN a.attcollation <> bt.typcollation THEN quote_ident(cn.nspname) || '.' || quote_ident(co.collname) END
            AS collation,
-       bt.typname AS base, bt.typcategory AS category, NOT a.attnotnull AS nullable,
-       pg_get_expr(d.adbin, d.adrelid) AS expression, a.attidentity AS identity, a.attgenerated <> '' AS generated,
+       bt.typname AS base, bt.typcategory AS category, NOT (a.attnotnull OR b.required) AS nullable,
+       coalesce(pg_get_expr(d.adbin, d.adrelid), b.fallback) AS expression, a.attidentity AS identity,
+       a.attgenerated <> '' AS generated,
        CASE WHEN t.typtype = 'd' THEN b.modifier ELSE a.atttypmod END AS modifier, t.typtype = 'd' AS is_domain,
+       (SELECT format('OPERATOR(%%I.%%s)', opn.nspname, o.oprname) FROM pg_opclass oc
+        JOIN pg_am am ON am.oid = oc.opcmethod AND am.amname = 'btree'
+        JOIN pg_amop ao ON ao.amopfamily = oc.opcfamily AND ao.amopstrategy = 3
+          AND ao.amoplefttype = oc.opcintype AND ao.amoprighttype = oc.opcintype
+        JOIN pg_operator o ON o.oid = ao.amopopr JOIN pg_namespace opn ON opn.oid = o.oprnamespace
+        WHERE oc.opcdefault AND oc.opcintype = bt.oid AND opn.nspname <> 'pg_catalog' LIMIT 1) AS equality,
        ARRAY(SELECT e.enumlabel::text FROM pg_enum e WHERE e.enumtypid = bt.oid ORDER BY e.enumsortorder) AS labels
 FROM pg_attribute a
 JOIN pg_type t ON t.oid = a.atttypid
@@ -70,6 +80,7 @@ SELECT k.conrelid AS relation, k.conname AS name, k.contype AS kind, pg_get_expr
 FROM pg_constraint k
 LEFT JOIN pg_class fc ON fc.oid = k.confrelid LEFT JOIN pg_namespace fn ON fn.oid = fc.relnamespace
 WHERE k.conrelid = ANY(%(oids)s) AND k.contype IN ('c', 'f', 'x')
+  AND coalesce(to_jsonb(k) ->> 'conenforced', 'true')::boolean -- PostgreSQL 18's column
 ORDER BY k.conrelid, k.conname
 """
 
@@ -177,6 +188,7 @@ def _field(row: Row) -> Field:
         type=row["type"],
         storage_type=row["storage_type"],
         collation=row["collation"] or "",
+        equality=row["equality"] or "=",
         base=row["base"],
         category=row["category"],
         nullable=row["nullable"],

@@ -39,6 +39,8 @@ class Field:
     """`type` without its domains: what the domain's values are stored as."""
     collation: str = ""
     """Qualified and quoted, where it is not the type's own."""
+    equality: str = "="
+    """The operator its unique indexes go by; qualified where search_path = pg_catalog would find another, or none."""
     default: str | None = None
     identity: str = ""
     """ALWAYS, BY DEFAULT or empty."""

@@ -29,6 +29,7 @@ from engine.imports.planfile import Plan
 from engine.imports.proofs import Proof, choose_proof
 from engine.imports.refusals import is_refusal
 from engine.imports.sequences import advance
+from engine.imports.staging import equal
 
 if TYPE_CHECKING:
     from engine.jobs.run import JobRun
@@ -142,7 +143,7 @@ class Applier:
             sql.SQL("SELECT count(*) FROM {} s JOIN {} t ON {} WHERE {} = s.{}").format(
                 SKIPPED,
                 entity.relation,
-                sql.SQL(" AND ").join(sql.SQL("t.{0} = s.{0}").format(sql.Identifier(c)) for c in entity.key),
+                equal(map(entity.column, entity.key)),
                 fingerprint("t", self._head["relied"], self._seed),
                 PRINT,
             )
@@ -229,12 +230,12 @@ class Applier:
             connection.execute("ALTER TABLE pg_temp.written RENAME TO returned")
             connection.execute("CREATE TEMP TABLE written (LIKE pg_temp.returned)")
             inserted = connection.execute(
-                sql.SQL("INSERT INTO {} SELECT {} FROM {} w JOIN {} t ON {}").format(
+                sql.SQL("INSERT INTO {} SELECT {} FROM {} s JOIN {} t ON {}").format(
                     WRITTEN,
                     returned,
                     kept,
                     entity.relation,
-                    sql.SQL(" AND ").join(sql.SQL("t.{0} = w.{0}").format(sql.Identifier(c)) for c in entity.key),
+                    equal(map(entity.column, entity.key)),
                 )
             ).rowcount
         return inserted

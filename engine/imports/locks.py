@@ -11,6 +11,7 @@ from psycopg import sql
 
 from engine.catalog import Entity
 from engine.db.platform import Connection
+from engine.errors import Aborted
 from engine.imports.indexes import WORTH_ROWS, is_empty, plain_indexes
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def wait_for_lock(run: JobRun, connection: Connection, entity: Entity, mode: str
     """Begins the effect's transaction: the fence, then the lock. Says who blocks, each time it does not get it.
 
     Raises:
+        Aborted: PLAN_STALE when there is no such table any more.
         psycopg.errors.LockNotAvailable: after LOCK_SECONDS; the job tries again later.
     """
     deadline, pause = time.monotonic() + LOCK_SECONDS, 0.2
@@ -88,6 +90,8 @@ def wait_for_lock(run: JobRun, connection: Connection, entity: Entity, mode: str
         try:
             connection.execute(statement)
             return
+        except psycopg.errors.UndefinedTable:
+            raise Aborted(f"{entity.name}: it has gone since the plan", reason="PLAN_STALE") from None
         except psycopg.errors.LockNotAvailable:
             connection.rollback()
             if time.monotonic() > deadline:

@@ -132,6 +132,8 @@ def _fields_of(
     fields = []
     for index, name in enumerate(header):
         if name in REJECT_COLUMNS:
+            if entity.field(name) is not None and renamed.get(name, name) == name:
+                found.add("FIELD_NOT_SETTABLE", name, f"{name!r} is a field and a reject file's own column: rename it")
             continue
         field = entity.field(renamed.get(name, name))
         if field is None:

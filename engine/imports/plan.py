@@ -38,6 +38,13 @@ if TYPE_CHECKING:
     from engine.jobs.run import JobRun
 
 
+OWN_COLUMNS = {"#row", "#print", "#shown", "#first"}
+"""What stands beside a table's own columns in temp tables."""
+
+MOST_FIELDS = 1_598
+"""PostgreSQL's 1,600 columns of a table, less two of ours."""
+
+
 @dataclass(frozen=True)
 class Counts:
     """Rows of the file: total = insert + skip + failed."""
@@ -112,6 +119,9 @@ class Planner:
         if entity.refused or entity.has_rules:
             why = entity.refused or "it has rules, which would change what is written"
             raise FailedPrecondition(f"{entity.name}: {why}", reason="ENTITY_NOT_IMPORTABLE")
+        if (clash := {f.column for f in entity.stored} & OWN_COLUMNS) or len(entity.stored) > MOST_FIELDS:
+            why = f"it has a column {clash.pop()!r}, which staging needs" if clash else "it has over 1,598 columns"
+            raise FailedPrecondition(f"{entity.name}: {why}", reason="ENTITY_NOT_IMPORTABLE")
         if ImportType(self._row.import_type) is not ImportType.ADDITIVE:
             raise NotBuilt(f"import type: found {self._row.import_type}, expected ADDITIVE", reason="NOT_BUILT")
         return entity
@@ -151,10 +161,13 @@ class Planner:
 
     def _seen(self, judged: Judged) -> None:
         self._tally.verdicts += judged.verdicts.num_rows
-        limit = self._resources.settings.max_import_errors
-        if self._tally.verdicts > limit:
-            raise DataInvalid(f"file: found more than {limit:,} faults in its rows", reason="TOO_MANY_ERRORS")
+        self._refuse_many(self._tally.verdicts)
         self._run.progress(rows=self._tally.records, bytes=self._tally.bytes_read)
+
+    def _refuse_many(self, faults: int) -> None:
+        limit = self._resources.settings.max_import_errors
+        if faults > limit:
+            raise DataInvalid(f"file: found more than {limit:,} faults in its rows", reason="TOO_MANY_ERRORS")
 
     def _write(
         self, connection: Connection, entity: Entity, columns: Columns, staging: Staging, unchecked: list[str]
@@ -185,11 +198,13 @@ class Planner:
     def _counts(self, connection: Connection) -> Counts:
         row = connection.execute(
             sql.SQL(
-                "SELECT count(*) FILTER (WHERE failed), count(*) FILTER (WHERE NOT failed) FROM "
-                "(SELECT bool_or(severity = 'FAILED') AS failed FROM {} GROUP BY row) r"
+                "SELECT count(*) FILTER (WHERE faults > 0), count(*) FILTER (WHERE faults = 0), "
+                "coalesce(sum(faults), 0)::bigint FROM "
+                "(SELECT count(*) FILTER (WHERE severity = 'FAILED') AS faults FROM {} GROUP BY row) r"
             ).format(VERDICTS)
         ).fetchone()
-        failed, skip = row if row else (0, 0)
+        failed, skip, faults = row if row else (0, 0, 0)
+        self._refuse_many(faults)
         total = self._tally.records
         return Counts(total, total - failed - skip, skip, failed, self._tally.blank)
 
@@ -233,7 +248,7 @@ class Planner:
             keys=keys,
             staged=STAGED,
             table=entity.relation,
-            equal=equal(entity.key, entity.key),
+            equal=equal(map(entity.column, entity.key)),
             verdicts=VERDICTS,
         )
         return self._stream(connection, query, sink, "SKIP", tuple(range(2, 2 + len(entity.key))))

@@ -23,11 +23,12 @@ def choose_proof(entity: Entity, server_assigned: bool) -> Proof:
     """Raises:
     FailedPrecondition: ENTITY_NOT_IMPORTABLE for AFTER triggers on a table without a key to read by.
     """
-    firing = [t for t in entity.triggers if t.fires and t.row and "INSERT" in t.events]
+    # a statement's AFTER trigger may update the rows too; a BEFORE one has none to change
+    firing = [t for t in entity.triggers if t.fires and "INSERT" in t.events and (t.row or t.timing == "AFTER")]
     if any(t.timing == "AFTER" for t in firing):
         if not entity.key:
             raise FailedPrecondition(
-                f"{entity.name}: found AFTER row triggers and no key, so what is stored cannot be proven",
+                f"{entity.name}: found AFTER triggers and no key, so what is stored cannot be proven",
                 reason="ENTITY_NOT_IMPORTABLE",
             )
         return Proof.READ_AGAIN

@@ -1,15 +1,19 @@
-"""Which errors of PostgreSQL are about a row, and which are about the session, the system or us."""
+"""Which errors of PostgreSQL the table's own rules have made, and which are the session's, the system's or ours."""
 
 from __future__ import annotations
 
 import psycopg
 
-_NOT_ABOUT_ROWS = ("08", "40", "53", "54", "55", "57", "58", "25", "28", "42", "F0", "XX")
-"""Classes of SQLSTATE: connection, rollback, resources, limits, state, operator, system, transaction, access, syntax
-and rights, configuration, defects. Everything else a row, its types, its constraints or a trigger has said."""
+_OTHERS = ("08", "40", "53", "55", "57", "58", "XX")
+"""Classes of SQLSTATE: connection, conflict, resources, state and locks, operator, system, defects."""
+
+_RIGHT_MISSING = "42501"
 
 
 def is_refusal(error: psycopg.Error) -> bool:
-    """Whether a statement over rows failed because of what the rows are."""
+    """Whether a check, function, trigger or limit of the table said it, and would say it again.
+
+    Its function may raise any SQLSTATE of its own making, and stumble over anything that it names.
+    """
     state = error.sqlstate
-    return state is not None and not state.startswith(_NOT_ABOUT_ROWS)
+    return state is not None and not state.startswith(_OTHERS) and state != _RIGHT_MISSING

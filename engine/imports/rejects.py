@@ -29,6 +29,9 @@ class Refusal:
     message: str
 
 
+csv.field_size_limit(1 << 30)  # the reader has limited the record; the library's own 128 KiB would be an error
+
+
 class ByteSink(Protocol):
     def write(self, data: bytes) -> None: ...
 

@@ -9,6 +9,7 @@ import psycopg
 from psycopg import sql
 
 from engine.catalog import Catalog, Check, Entity, Field, ForeignKey, UniqueKey
+from engine.errors import FailedPrecondition
 from engine.imports.model import Severity
 from engine.imports.refusals import is_refusal
 from engine.imports.staging import DOUBTFUL, ROW, STAGED, VERDICTS, Staging, equal
@@ -49,28 +50,52 @@ class Rules:
             self._check(rule)
             check()
         self._analyze_verdicts()
-        self._duplicates()
-        check()
-        for key in self._entity.unique:
-            if key.columns != self._entity.key and self._staging.has(key.columns) and not key.partial:
-                self._unique_in_file(key)
-        self._analyze_verdicts()
         self._existing()
         check()
-        for key in self._entity.unique:
-            if key.columns != self._entity.key and self._staging.has(key.columns) and not key.partial:
-                self._unique_taken(key)
-                check()
-        for reference in self._entity.references:
-            if self._staging.has(reference.columns):
+        keys = [k for k in self._entity.unique if k.columns != self._entity.key and not k.partial]
+        keys = [k for k in keys if self._staging.has(k.columns)]
+        for key in keys:
+            self._unique_taken(key)
+            check()
+        references = [r for r in self._entity.references if self._staging.has(r.columns)]
+        own = [r for r in references if self._staging.in_file(r)]
+        for reference in references:
+            if reference not in own:
                 self._reference(reference, catalog)
                 check()
+        # What stands in the file twice is told last, so that "the first stands" is true. A row that refers to a refused
+        # one is refused with it, and may itself have been the first of its key: again, until none is.
+        while True:
+            self._forget("DUPLICATE_IN_FILE", "UNIQUE_IN_FILE")
+            self._analyze_verdicts()
+            self._duplicates()
+            for key in keys:
+                self._unique_in_file(key)
+            self._analyze_verdicts()
+            check()
+            if not sum(self._reference(reference, catalog) for reference in own):
+                break
         self._analyze_verdicts()
 
     # --- rules about one row
 
     def _input(self, field: Field) -> None:
-        """The type's own input function on every doubtful text."""
+        """The type's own input function on every doubtful text.
+
+        Raises:
+            FailedPrecondition: ENTITY_NOT_IMPORTABLE where that function knows errors that end the statement only.
+        """
+        try:
+            self._input_errors(field)
+        except psycopg.Error as error:
+            if not is_refusal(error):
+                raise
+            raise FailedPrecondition(
+                f"{self._entity.name}: values of {field.name}, which is {field.storage_type}, cannot be checked",
+                reason="ENTITY_NOT_IMPORTABLE",
+            ) from None
+
+    def _input_errors(self, field: Field) -> None:
         self._staging.run(
             sql.SQL(
                 "INSERT INTO {verdicts} SELECT d.{row}, {failed}, {name}, "
@@ -115,17 +140,18 @@ class Rules:
     def _domain(self, field: Field) -> None:
         """`staged` holds the type behind the domain, so that the domain's own rules give a verdict, not an error."""
         column = sql.Identifier(field.column)
-        self._refuse(
+        self._try(
+            field.type,
             sql.SQL("NOT pg_input_is_valid(s.{}::text, {})").format(column, sql.Literal(field.type)),
             field.name,
-            "CHECK_VIOLATED",
             f"expected a value of {field.type}",
             self._shown(sql.SQL("s.{}::text").format(column), field),
         )
 
     def _check(self, check: Check) -> None:
-        """A CHECK of the table over the planned row; one that cannot be evaluated here is left to apply."""
+        """A CHECK of the table over the planned row."""
         if not self._staging.has(check.columns):
+            self.unchecked.append(check.name)
             return
         fields = [self._entity.column(column) for column in check.columns]
         value = (
@@ -133,20 +159,19 @@ class Rules:
             if len(fields) == 1
             else sql.SQL("''")
         )
+        condition = sql.SQL("NOT ({})").format(sql.SQL(check.expression))
+        name = ",".join(f.name for f in fields)
+        self._try(check.name, condition, name, f"the check {check.name} does not hold", value)
+
+    def _try(self, name: str, condition: sql.Composable, field: str, message: str, value: sql.Composable) -> None:
+        """CHECK_VIOLATED where it can be told; a rule that cannot be evaluated here is left to apply, by name."""
         try:
             with self._staging.connection.transaction():
-                self._refuse(
-                    sql.SQL("NOT ({})").format(sql.SQL(check.expression)),
-                    ",".join(f.name for f in fields),
-                    "CHECK_VIOLATED",
-                    f"the check {check.name} does not hold",
-                    value,
-                )
+                self._refuse(condition, field, "CHECK_VIOLATED", message, value)
         except psycopg.Error as error:
-            # 25: the check's function writes, which this transaction forbids; that too is for apply to see
-            if not is_refusal(error) and not (error.sqlstate or "").startswith("25"):
+            if not is_refusal(error):
                 raise
-            self.unchecked.append(check.name)
+            self.unchecked.append(name)
 
     # --- rules about the other rows of the file
 
@@ -172,10 +197,10 @@ class Rules:
         present = sql.SQL(" AND ").join(sql.SQL("s.{} IS NOT NULL").format(sql.Identifier(c)) for c in columns)
         self._staging.run(
             sql.SQL(
-                "INSERT INTO {verdicts} SELECT s.{row}, {severity}, {field}, {code}, {message} || t.first, {value} "
-                "FROM (SELECT {names}, min(s.{row}) AS first FROM {staged} s WHERE {present} AND {good} "
+                'INSERT INTO {verdicts} SELECT s.{row}, {severity}, {field}, {code}, {message} || t."#first", {value} '
+                'FROM (SELECT {names}, min(s.{row}) AS "#first" FROM {staged} s WHERE {present} AND {good} '
                 "GROUP BY {names} HAVING count(*) > 1) t JOIN {staged} s ON {same} "
-                "WHERE s.{row} <> t.first AND {good}"
+                'WHERE s.{row} <> t."#first" AND {good}'
             ).format(
                 verdicts=VERDICTS,
                 row=ROW,
@@ -188,7 +213,7 @@ class Rules:
                 staged=STAGED,
                 present=present if nulls_distinct else sql.SQL("true"),
                 good=self._good(),
-                same=equal(columns, columns, nulls_distinct=nulls_distinct),
+                same=equal(fields, nulls_distinct=nulls_distinct),
             )
         )
 
@@ -200,9 +225,7 @@ class Rules:
             return
         fields = [self._entity.column(c) for c in self._entity.key]
         self._refuse(
-            sql.SQL("EXISTS (SELECT FROM {} t WHERE {})").format(
-                self._entity.relation, equal(self._entity.key, self._entity.key)
-            ),
+            sql.SQL("EXISTS (SELECT FROM {} t WHERE {})").format(self._entity.relation, equal(fields)),
             ",".join(f.name for f in fields),
             "KEY_EXISTS",
             "the table has a row of this key",
@@ -214,7 +237,7 @@ class Rules:
         fields = [self._entity.column(c) for c in key.columns]
         self._refuse(
             sql.SQL("EXISTS (SELECT FROM {} t WHERE {})").format(
-                self._entity.relation, equal(key.columns, key.columns, nulls_distinct=key.nulls_distinct)
+                self._entity.relation, equal(fields, nulls_distinct=key.nulls_distinct)
             ),
             ",".join(f.name for f in fields),
             "UNIQUE_TAKEN",
@@ -222,32 +245,55 @@ class Rules:
             self._shown_all(fields, "s"),
         )
 
-    def _reference(self, reference: ForeignKey, catalog: Catalog) -> None:
-        """The row referred to must be in the table or, for a self-reference, among the file's good rows."""
+    def _forget(self, *codes: str) -> None:
+        self._staging.run(sql.SQL("DELETE FROM {} WHERE code = ANY({})").format(VERDICTS, sql.Literal(list(codes))))
+
+    def _reference(self, reference: ForeignKey, catalog: Catalog) -> int:
+        """The row referred to must be in the table or, for a self-reference, among the file's good rows.
+
+        How many were refused. With a refused row go those that refer to it, and to those, in one statement.
+        """
         target = catalog.of_table(reference.target_schema, reference.target_table)
-        name = target.name if target else f"{reference.target_schema}.{reference.target_table}"
-        own = (reference.target_schema, reference.target_table) == (self._entity.schema, self._entity.table)
         fields = [self._entity.column(c) for c in reference.columns]
-        present = sql.SQL(" AND ").join(sql.SQL("s.{} IS NOT NULL").format(sql.Identifier(f.column)) for f in fields)
-        found = sql.SQL("NOT EXISTS (SELECT FROM {} t WHERE {})").format(
-            sql.Identifier(reference.target_schema, reference.target_table),
-            equal(reference.target_columns, reference.columns),
+        columns = [sql.SQL("s.{}").format(sql.Identifier(f.column)) for f in fields]
+        absent = sql.SQL("{} AND NOT EXISTS (SELECT FROM {} t WHERE {})").format(
+            sql.SQL(" AND ").join(sql.SQL("{} IS NOT NULL").format(column) for column in columns),
+            # ONLY, as the constraint sees it: an inheriting table's rows do not count
+            target.relation if target else sql.Identifier(reference.target_schema, reference.target_table),
+            equal(fields, reference.target_columns),
         )
-        in_file = own and self._staging.has(reference.target_columns)
-        if in_file:
-            found = sql.SQL("{} AND NOT EXISTS (SELECT FROM {} t WHERE {} AND {})").format(
-                found, STAGED, equal(reference.target_columns, reference.columns), self._good("t")
-            )
-        while True:
-            refused = self._refuse(
-                sql.SQL("{} AND {}").format(present, found),
-                ",".join(f.name for f in fields),
-                "REFERENCE_MISSING",
-                f"{name} has no such row",
-                self._shown_all(fields, "s"),
-            )
-            if not (in_file and refused):  # a refused parent may be another row's only one
-                return
+        partly = sql.SQL("num_nulls({}) BETWEEN 1 AND {}").format(
+            sql.SQL(", ").join(columns), sql.Literal(len(fields) - 1 if reference.match_full else 0)
+        )
+        in_file = self._staging.in_file(reference)
+        missing = self._lost(fields, reference, absent) if in_file else absent
+        return self._refuse(
+            sql.SQL("({} OR {})").format(missing, partly),
+            ",".join(f.name for f in fields),
+            "REFERENCE_MISSING",
+            f"{target.name if target else reference.target_table} has no such row",
+            self._shown_all(fields, "s"),
+        )
+
+    def _lost(self, fields: list[Field], reference: ForeignKey, absent: sql.Composable) -> sql.Composed:
+        """That a row's parent is neither in the table nor a good row of the file, or is such a row itself.
+
+        Every value referred to has one good row at the most, since repeated ones are refused before.
+        """
+        return sql.SQL(
+            "s.{row} IN (WITH RECURSIVE lost(row) AS ("
+            "SELECT s.{row} FROM {staged} s WHERE {good} AND {absent} "
+            "AND NOT EXISTS (SELECT FROM {staged} t WHERE {refers} AND {parent_good}) "
+            "UNION SELECT s.{row} FROM lost l JOIN {staged} t ON t.{row} = l.row JOIN {staged} s ON {refers} "
+            "WHERE {good} AND {absent}) SELECT row FROM lost)"
+        ).format(
+            row=ROW,
+            staged=STAGED,
+            good=self._good(),
+            absent=absent,
+            refers=equal(fields, reference.target_columns),
+            parent_good=self._good("t"),
+        )
 
     # --- the ways everything above is said
 

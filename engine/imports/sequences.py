@@ -55,13 +55,22 @@ def _sequence_of(connection: Connection, entity: Entity, field: Field) -> str | 
 
 
 def _advance_one(connection: Connection, name: str, field: Field, source: sql.Composable) -> int | None:
-    row = connection.execute("SELECT seqincrement FROM pg_sequence WHERE seqrelid = %s::regclass", (name,)).fetchone()
+    row = connection.execute(
+        "SELECT seqincrement, seqmin, seqmax FROM pg_sequence WHERE seqrelid = %s::regclass", (name,)
+    ).fetchone()
     if row is None:
         return None
-    step = int(row[0])
-    extreme = sql.SQL("max" if step > 0 else "min")
+    step, least, most = map(int, row)
+    # a value at or beyond the sequence's end has nothing behind it that the sequence could give
+    low, high = (least, most - step) if step > 0 else (least - step, most)
     reached = connection.execute(
-        sql.SQL("SELECT {}({}) FROM {}").format(extreme, sql.Identifier(field.column), source)
+        sql.SQL("SELECT {extreme}({column}) FROM {source} WHERE {column} BETWEEN {low} AND {high}").format(
+            extreme=sql.SQL("max" if step > 0 else "min"),
+            column=sql.Identifier(field.column),
+            source=source,
+            low=sql.Literal(low),
+            high=sql.Literal(high),
+        )
     ).fetchone()
     if reached is None or reached[0] is None or not _behind(connection, name, int(reached[0]), step):
         return None

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 from psycopg import sql
 
-from engine.catalog import Entity
+from engine.catalog import Entity, Field, ForeignKey
 from engine.db.copy import write_copy
 from engine.db.platform import Connection
 from engine.imports.mapping import Columns
@@ -57,6 +57,10 @@ class Staging:
         row = sql.SQL("{} bigint").format(ROW)
         for table, columns in ((STAGED, [row, *planned]), (DOUBTFUL, [row, *texts])):
             self.run(sql.SQL("CREATE TEMP TABLE {} ({})").format(_bare(table), sql.SQL(", ").join(columns)))
+        for reference in self.entity.references:
+            if self.in_file(reference):  # a refused parent's children are looked for, parent by parent
+                indexed = sql.SQL(", ").join(map(sql.Identifier, reference.columns))
+                self.run(sql.SQL("CREATE INDEX ON {} ({})").format(STAGED, indexed))
         self.run(
             sql.SQL(
                 "CREATE TEMP TABLE {} (row bigint, severity text, field text, code text, message text, value text)"
@@ -100,6 +104,11 @@ class Staging:
         """Whether the plan has a value of its own for every one of these columns."""
         planned = {f.column for f in self.columns.planned}
         return all(column in planned for column in columns)
+
+    def in_file(self, reference: ForeignKey) -> bool:
+        """Whether a row of the file may be what another one refers to."""
+        own = (reference.target_schema, reference.target_table) == (self.entity.schema, self.entity.table)
+        return own and self.has(reference.target_columns) and self.has(reference.columns)
 
     def copy(self, table: sql.Composable, names: sql.Composable) -> AbstractContextManager[psycopg.Copy]:
         cursor = self.connection.cursor()
@@ -151,9 +160,17 @@ def _bare(table: sql.Identifier) -> sql.Identifier:
     return sql.Identifier(table._obj[-1])
 
 
-def equal(left: tuple[str, ...], right: tuple[str, ...], *, nulls_distinct: bool = True) -> sql.Composable:
-    """`t` equals `s` in these columns, as a unique index sees it."""
-    form = "t.{} = s.{}" if nulls_distinct else "t.{} IS NOT DISTINCT FROM s.{}"
-    return sql.SQL(" AND ").join(
-        sql.SQL(form).format(sql.Identifier(a), sql.Identifier(b)) for a, b in zip(left, right, strict=True)
-    )
+def equal(fields: Iterable[Field], left: tuple[str, ...] = (), *, nulls_distinct: bool = True) -> sql.Composable:
+    """`t` equals `s` in these fields, as a unique index sees it; `left` are the columns of `t` where they differ."""
+    fields = list(fields)
+    parts = []
+    for field, other in zip(fields, left or tuple(f.column for f in fields), strict=True):
+        mine, theirs = (
+            sql.SQL("s.{}").format(sql.Identifier(field.column)),
+            sql.SQL("t.{}").format(sql.Identifier(other)),
+        )
+        part = sql.SQL("{} {} {}").format(theirs, sql.SQL(field.equality), mine)
+        if not nulls_distinct:
+            part = sql.SQL("({} OR ({} IS NULL AND {} IS NULL))").format(part, theirs, mine)
+        parts.append(part)
+    return sql.SQL(" AND ").join(parts)

@@ -57,11 +57,12 @@ class Judge:
         arrays = [batch.cells.column(m.index) for m in self._columns.mapped]
         verdicts = [_broken(batch.broken)]
         good: pa.BooleanArray | None = None
+        nul: pa.BooleanArray | None = None
         unsure: set[str] = set()
         for mapped, cells in zip(self._columns.mapped, arrays, strict=True):
             certain = self._certain(mapped.field, cells)
-            if batch.has_nul:
-                certain = self._without_nul(mapped.field, cells, batch.rows, certain, verdicts)
+            if batch.has_nul and (free := self._without_nul(mapped.field, cells, batch.rows, verdicts)) is not None:
+                nul, certain = _and(nul, free), _and(certain, free)
             if not mapped.field.nullable and cells.null_count:
                 missing = pc.is_null(cells)
                 verdicts.append(
@@ -73,7 +74,7 @@ class Judge:
                 good = _and(good, certain)
         whole = pa.RecordBatch.from_arrays([batch.rows, *arrays], self._names)
         proven = whole if good is None else whole.filter(good)
-        doubtful = whole.slice(0, 0) if good is None else whole.filter(pc.invert(good))
+        doubtful = whole.slice(0, 0) if good is None else whole.filter(_and(pc.invert(good), nul))
         return Judged(proven, doubtful, _together(verdicts), frozenset(unsure))
 
     def _certain(self, field: Field, cells: pa.StringArray) -> pa.BooleanArray | None:
@@ -96,16 +97,17 @@ class Judge:
         field: Field,
         cells: pa.StringArray,
         rows: pa.Int64Array,
-        certain: pa.BooleanArray | None,
         verdicts: list[pa.RecordBatch],
     ) -> pa.BooleanArray | None:
+        """True where there is none; None when there is none at all. A row with one goes nowhere: PostgreSQL's text
+        cannot hold it, so not even its input functions may see it."""
         held = pc.fill_null(pc.match_substring(cells, "\0"), False)
         if not held.true_count:
-            return certain
+            return None
         verdicts.append(
             _verdict(rows.filter(held), field, "NUL_BYTE", "found a NUL byte, which PostgreSQL's text cannot hold")
         )
-        return _and(certain, pc.invert(held))
+        return pc.invert(held)
 
 
 def _broken(broken: Iterable[BrokenRow]) -> pa.RecordBatch:

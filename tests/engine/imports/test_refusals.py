@@ -187,3 +187,21 @@ def test_a_referenced_table_cannot_be_rewritten_under_the_plan(made, monkeypatch
 
     monkeypatch.setattr(Staging, "load", with_truncate)
     assert world.plan("a", b"id,k\n1,x\n").plan_summary["counts"]["insert"] == 1
+
+
+def test_a_table_dropped_after_the_plan_makes_it_stale(made):
+    world = made(PLAIN)
+    row = world.plan("a", b"id\n1\n")
+    world.sql("ALTER TABLE public.a RENAME TO b")
+
+    assert world.apply(row).status in ("FAILED", "ROLLED_BACK")
+    assert world.sql("SELECT count(*) FROM public.b") == [(0,)]
+
+
+def test_what_a_statements_trigger_changes_is_seen(made):
+    world = made(
+        f"{PLAIN}; CREATE FUNCTION public.f() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN UPDATE public.a SET v = v || '!'; RETURN NULL; END $$;"
+        "CREATE TRIGGER t AFTER INSERT ON public.a FOR EACH STATEMENT EXECUTE FUNCTION public.f()"
+    )
+    assert world.load("a", b"id,v\n1,x\n").report["changed_by_trigger"] == 1
