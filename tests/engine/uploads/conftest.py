@@ -101,7 +101,8 @@ class Bench:
 
     def importing(self, upload_id: UUID, status: str) -> UUID:
         row = ImportRow(id=new_id(), import_type="ADDITIVE", entity_type="users", status=status, upload_id=upload_id)
-        row.principal_id, row.created_at, row.options, row.context = self.ann.principal_id, self.clock(), {}, {}
+        row.principal_id, row.options, row.context = self.ann.principal_id, {}, {}
+        row.created_at = row.updated_at = self.clock()
         with self.db.transaction() as session:
             session.add(row)
         return row.id
