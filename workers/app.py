@@ -30,7 +30,7 @@ from engine.jobs.handlers import Handlers
 from engine.jobs.runner import Runner
 from engine.resources import Resources, open_resources
 from engine.uploads.service import Uploads
-from workers import broker
+from workers import broker, memory
 from workers.housekeeping import Duty, Housekeeping
 from workers.slot import Slot
 
@@ -47,6 +47,7 @@ log = structlog.get_logger(__name__)
 
 def main() -> int:
     """Entry point: run until SIGTERM or SIGINT. Returns the process's exit code."""
+    memory.keep_little()
     try:
         settings = load_settings()
         telemetry.configure(settings.log_format)
