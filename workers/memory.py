@@ -1,8 +1,8 @@
 """Giving memory back: a worker's peak is what its job needs, not the sum of what all stages ever freed.
 
 Left alone, glibc raises its mmap threshold with every large block that is freed and then keeps such blocks for each
-thread, and pyarrow's own pool keeps its pages. An import and an export of 300,000 users peaked at 277 and 304 MB so, and
-at 207 and 215 MB with fixed thresholds.
+thread, and pyarrow's own pool keeps its pages. An import and an export of 300,000 users peaked at 277 and 304 MB so,
+and at 207 and 215 MB with fixed thresholds.
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ class _OnRefused:
 class _OnRefusedEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnRefused.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ON_REFUSED_UNSPECIFIED: _OnRefused.ValueType  # 0
-    """ABORT for REPLACE and bundles, SKIP for the others."""
+    """ABORT for REPLACE and bundles, SKIP for the others; ABORT for all while SKIP answers NOT_BUILT."""
     ON_REFUSED_ABORT: _OnRefused.ValueType  # 1
     """Nothing is changed (ROW_REFUSED)."""
     ON_REFUSED_SKIP: _OnRefused.ValueType  # 2
@@ -147,7 +147,7 @@ class OnRefused(_OnRefused, metaclass=_OnRefusedEnumTypeWrapper):
     """What happens if a trigger or constraint refuses a row only when it is written."""
 
 ON_REFUSED_UNSPECIFIED: OnRefused.ValueType  # 0
-"""ABORT for REPLACE and bundles, SKIP for the others."""
+"""ABORT for REPLACE and bundles, SKIP for the others; ABORT for all while SKIP answers NOT_BUILT."""
 ON_REFUSED_ABORT: OnRefused.ValueType  # 1
 """Nothing is changed (ROW_REFUSED)."""
 ON_REFUSED_SKIP: OnRefused.ValueType  # 2
