@@ -21,14 +21,19 @@ Exit codes:
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what it logs stands in the error, too
     try:
         from dataops_client.cli.app import run
+    except KeyboardInterrupt:
+        print("dataops: interrupted; nothing was started", file=sys.stderr)
+        return 130
     except ModuleNotFoundError as error:
         if error.name not in ("typer", "rich", "click"):
             raise

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -14,6 +14,9 @@ from typer.core import TyperGroup
 from dataops_client import cli
 from dataops_client.cli import access, catalog, exits, exports, imports, jobs
 from dataops_client.cli.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from dataops_client.errors import DataOpsError
 
 
 class _Reporting(TyperGroup):
@@ -28,14 +31,14 @@ class _Reporting(TyperGroup):
         except (SettingsError, OSError) as error:
             if isinstance(error, BrokenPipeError):
                 raise
-            _complain(str(error))
+            _complain(_of_file(error) if isinstance(error, OSError) else str(error))
             raise typer.Exit(exits.USAGE) from None
         except Exception as error:
             from dataops_client.errors import DataOpsError
 
             if not isinstance(error, DataOpsError):
                 raise
-            _complain(str(error))
+            _complain(str(error) + _hint(error))
             raise typer.Exit(exits.code_of(error)) from None
 
 
@@ -86,7 +89,7 @@ def configure(
     stack: Annotated[
         Path | None, typer.Option(envvar="DATAOPS_STACK", help="build/stack.json of `make up`, for all of these.")
     ] = None,
-    role: Annotated[str, typer.Option(envvar="DATAOPS_ROLE", help="Which of the stack's tokens to use.")] = "admin",
+    role: Annotated[str, typer.Option(envvar="DATAOPS_ROLE", help="Which token of --stack to use.")] = "admin",
     server_name: Annotated[str, typer.Option(help="Name expected in the certificate, if not the address.")] = "",
     version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True)] = False,
 ) -> None:
@@ -109,6 +112,21 @@ def run(arguments: Sequence[str] | None) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else exits.FAILED
     return 0
+
+
+def _hint(error: DataOpsError) -> str:
+    """What to do about it at a command line, where the server's words are those of the contract."""
+    if "ListEntities" in error.message:
+        return "; `dataops entities` lists them"
+    if "CERTIFICATE_VERIFY_FAILED" in error.message:
+        return "; does --ca-file or DATAOPS_CA_FILE name the authority of this server's certificate?"
+    if "security handshaker" in error.message:
+        return "; does --ca-file or DATAOPS_CA_FILE hold certificates (PEM)?"
+    return ""
+
+
+def _of_file(error: OSError) -> str:
+    return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
 
 
 def _complain(text: str) -> None:

@@ -22,7 +22,7 @@ def entities(
     output: OutputOption = Output.TEXT,
     json: JsonOption = False,
 ) -> None:
-    """List what can be exported and imported, or the fields of one entity."""
+    """List what can be exported and imported, or the fields of one entity. Rows are the database's estimate."""
     settings: Settings = context.obj
     with settings.connect() as client:
         if name:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dataops_client.cli import output as out
 from dataops_client.cli.options import (
+    FileOption,
     JsonOption,
     LimitOption,
     Output,
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 group = typer.Typer(no_args_is_help=True)
 
 ExportArgument = Annotated[str, typer.Argument(help="The export's id.", metavar="EXPORT")]
-FileOption = Annotated[Path, typer.Option("-o", "--output", help="The file to write.", dir_okay=False)]
 
 
 def export(

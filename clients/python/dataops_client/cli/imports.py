@@ -11,6 +11,7 @@ import typer
 from dataops_client.cli import exits
 from dataops_client.cli import output as out
 from dataops_client.cli.options import (
+    FileOption,
     JsonOption,
     LimitOption,
     Output,
@@ -18,6 +19,7 @@ from dataops_client.cli.options import (
     QuietOption,
     ReasonOption,
     chosen,
+    file_to_write,
     wants_json,
 )
 from dataops_client.cli.plain import enum_word, plain
@@ -62,7 +64,9 @@ def import_file(
     on_refused: Annotated[str, typer.Option(help="If the database refuses a row: abort or skip.")] = "",
     max_deletes: Annotated[int | None, typer.Option(min=0, help="Deletes that need no repeated number.")] = None,
     confirm_deletes: DeletesOption = None,
-    rejects: Annotated[Path | None, typer.Option(dir_okay=False, help="Write the rows not taken here.")] = None,
+    rejects: Annotated[
+        Path | None, typer.Option(dir_okay=False, callback=file_to_write, help="Write the rows not taken here.")
+    ] = None,
     reason: ReasonOption = "",
     output: OutputOption = Output.TEXT,
     json: JsonOption = False,
@@ -114,7 +118,11 @@ def _decide(
     quiet: bool,
 ) -> imports_pb2.Import:
     """Apply the plan if that was said or a person says so now; else give the plan back as it is."""
+    from dataops.v1 import imports_pb2
+
     if not yes:
+        if planned.status != imports_pb2.IMPORT_STATUS_AWAITING_APPROVAL:
+            return planned
         if as_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
             return planned
         _show_planned(client, planned)
@@ -135,11 +143,15 @@ def _finish(client: DataOps, done: imports_pb2.Import, *, plan_only: bool, stric
         out.as_json(plain(done))
     elif applied:
         out.show_report(done)
+    elif done.status != imports_pb2.IMPORT_STATUS_AWAITING_APPROVAL:
+        _print(done, as_json=False)
+        print(f"\nnothing was done: it is {enum_word(done, 'status')}; only AWAITING_APPROVAL can be applied")
     else:
         _show_planned(client, done)
         print(f"\nnothing is changed; to apply it: dataops imports apply {done.import_id}")
     if not applied and not plan_only:
-        raise typer.Exit(exits.NOT_APPLIED)
+        waits = done.status == imports_pb2.IMPORT_STATUS_AWAITING_APPROVAL
+        raise typer.Exit(exits.NOT_APPLIED if waits else exits.REFUSED)
     failed = done.report.failed if applied else done.plan.counts.failed
     if strict and failed:
         raise typer.Exit(exits.ROWS_REFUSED)
@@ -248,7 +260,7 @@ def cancel(
 def report(
     context: typer.Context,
     import_id: ImportArgument,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.", dir_okay=False)],
+    output: FileOption,
     part: Annotated[str, typer.Option(help="report, rejects or changes.")] = "report",
     quiet: QuietOption = False,
 ) -> None:

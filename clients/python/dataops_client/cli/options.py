@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
@@ -39,3 +40,26 @@ def chosen(words: list[str], value_of: Callable[[str], _T], prefix: str, what: s
         except ValueError:
             raise typer.BadParameter(f"{word!r} is no {what}") from None
     return values
+
+
+def file_to_write(path: Path | None) -> Path | None:
+    """Refuse, before anything is started at the server, a file that cannot be written in the end."""
+    if path is None:
+        return None
+    if str(path) == "-":
+        raise typer.BadParameter("standard output cannot be written to; name a file")
+    if not path.parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {str(path.parent)!r}")
+    return path
+
+
+FileOption = Annotated[
+    Path,
+    typer.Option(
+        "-o",
+        "--output",
+        dir_okay=False,
+        callback=file_to_write,
+        help="The file to write; an existing one is replaced.",
+    ),
+]

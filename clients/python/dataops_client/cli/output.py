@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
 _PLAN_COUNTS = ("inserts", "updates", "unchanged", "deletes", "skips", "failed")
+_WIDEST = 240
 _REPORT_COUNTS = ("inserted", "updated", "unchanged", "skipped", "failed", "deleted", "cascaded")
 
 
@@ -44,11 +46,15 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
             print("\t".join(_cell(value) for value in row))
         return
     shown = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        shown.add_column(column, overflow="fold")
+    for number, column in enumerate(columns):
+        shown.add_column(column, overflow="fold", no_wrap=number == 0)
     for row in rows:
         shown.add_row(*(Text(_cell(value)) for value in row))  # as it is: a value may look like markup
-    Console().print(shown)
+    console = Console()
+    unlimited = console.options.update(max_width=_WIDEST)
+    needed = Measurement.get(console, unlimited, shown).minimum
+    console.width = max(console.width, needed)  # a narrow terminal may break lines, but no id is cut in pieces
+    console.print(shown)
 
 
 def facts(pairs: Iterable[tuple[str, Any]]) -> None:
