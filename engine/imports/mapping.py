@@ -144,7 +144,9 @@ def _fields_of(
 
 
 def _unknown(name: str, entity: Entity) -> str:
-    near = difflib.get_close_matches(name.casefold(), [f.name.casefold() for f in entity.fields], n=1)
+    # never a secret field: it would invite somebody to load plain passwords as hashes
+    open_fields = [f.name.casefold() for f in entity.fields if not f.secret]
+    near = difflib.get_close_matches(name.casefold(), open_fields, n=1)
     hint = f"; did you mean {next(f.name for f in entity.fields if f.name.casefold() == near[0])!r}?" if near else ""
     return f"found the column {name[:60]!r}, which is no field of {entity.name}{hint}"
 

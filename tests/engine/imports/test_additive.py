@@ -289,3 +289,10 @@ def test_a_missing_right_is_named(made):
     row = world.apply(row)
     assert (row.status, world.reason(row)) == ("FAILED", "PLATFORM_NOT_PREPARED")
     assert "CREATE SCHEMA" in row.error["message"]
+
+
+def test_a_secret_field_is_never_suggested(world):
+    row = world.plan("users", b"email,name,role,password\n")
+
+    assert world.reason(row) == "COLUMN_UNKNOWN"
+    assert "password_hash" not in row.error["message"]
