@@ -14,7 +14,9 @@ Row = dict[str, Any]
 
 _RELATIONS = """
 SELECT c.oid, n.nspname AS schema, c.relname AS name, c.relkind AS kind, row_security_active(c.oid) AS row_security,
-       greatest(c.reltuples, 0)::bigint AS rows, pg_has_role(c.relowner, 'USAGE') AS owned,
+       greatest(c.reltuples, 0)::bigint AS rows,
+       (SELECT coalesce(sum(pg_total_relation_size(p.relid)), 0) FROM pg_partition_tree(c.oid) p) AS parts_bytes,
+       pg_total_relation_size(c.oid) AS bytes, pg_has_role(c.relowner, 'USAGE') AS owned,
        has_table_privilege(c.oid, 'SELECT') AS readable,
        EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid) AS has_rules
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -178,6 +180,7 @@ def _entity(
         partitioned=relation["kind"] == "p",
         owned=relation["owned"],
         estimated_rows=relation["rows"],
+        size_bytes=int(relation["parts_bytes"] if relation["kind"] == "p" else relation["bytes"]),
     )
 
 

@@ -136,6 +136,8 @@ class Entity:
     owned: bool = False
     """Whether the service's own role owns the table, directly or through membership."""
     estimated_rows: int = 0
+    size_bytes: int = 0
+    """Of the table with its indexes and, of a partitioned one, with its parts."""
     created_field: str = ""
     updated_field: str = ""
     status_field: str = ""
@@ -175,7 +177,7 @@ class Entity:
     def fingerprint(self) -> str:
         """Changes with anything a plan may rely on: columns, types, defaults, keys, checks, triggers, secrets."""
         record = asdict(self)
-        del record["estimated_rows"]
+        del record["estimated_rows"], record["size_bytes"]
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 

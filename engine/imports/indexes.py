@@ -1,5 +1,5 @@
-"""An empty table is filled first and indexed afterwards: rows alone 0.4 s and three indexes 1.7 s per million, where
-keeping the indexes up row by row takes 10 s.
+"""An empty table is filled first and indexed afterwards: building an index at once is cheaper than keeping it up row by
+row, which is most of what an INSERT into an indexed table does.
 
 Only plain indexes are dropped: none that is unique or a constraint's, a foreign key's target, the replica identity, or
 that anything depends on. Each comes back from its own definition, with tablespace, comment, statistics, CLUSTER mark.
@@ -72,7 +72,7 @@ def drop(connection: Connection, indexes: list[PlainIndex]) -> None:
 
 
 def build(connection: Connection, entity: Entity, indexes: list[PlainIndex]) -> None:
-    """As they were. `maintenance_work_mem` is for this transaction only: a sort that spills doubles the time."""
+    """As they were. `maintenance_work_mem` is for this transaction only."""
     if indexes:
         connection.execute("SET LOCAL maintenance_work_mem = '256MB'")
     for index in indexes:

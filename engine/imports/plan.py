@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from psycopg import IsolationLevel, sql
@@ -73,7 +73,6 @@ class _Tally:
     blank: int = 0
     verdicts: int = 0
     bytes_read: int = 0
-    batches: list[int] = field(default_factory=list)
 
 
 class Planner:

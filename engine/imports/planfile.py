@@ -37,12 +37,6 @@ class PartSink(Protocol):
     def write_part(self, data: bytes, *, stream: str, index: dict[str, Any]) -> int: ...
 
 
-class Part(Protocol):
-    number: int
-    stream: str
-    index: dict[str, Any] | None
-
-
 class PartStore(Protocol):
     """What a plan is read from: an artifact's reader."""
 

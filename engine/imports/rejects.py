@@ -1,6 +1,6 @@
 """The reject file: the refused records in the input's own shape, with why, to be corrected and uploaded as it is.
 
-The file is read a second time for it, which costs a second per million records and nothing where no record was refused.
+The file is read a second time for it, which costs nothing where no record was refused.
 """
 
 from __future__ import annotations

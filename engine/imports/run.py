@@ -29,6 +29,7 @@ from engine.jobs.handlers import Ending
 from engine.jobs.model import Claim, ClaimMode, JobKind
 from engine.jobs.service import create_job
 from engine.resources import Resources
+from engine.uploads.service import Uploads
 
 if TYPE_CHECKING:
     from engine.jobs.run import JobRun
@@ -157,7 +158,7 @@ class ApplyHandler:
         row.total_records = report["total_records"]
         row.successful_records, row.failed_records = successful(report), not_successful(report)
         move(row, S.COMPLETED, now)
-        release_upload(session, resources, row, now)
+        Uploads(resources).delete(session, row.upload_id)  # other plans made from it stand alone
 
 
 def begin_apply(session: Session, resources: Resources, row: ImportRow, caller: Caller, now: datetime) -> JobRow:
@@ -201,13 +202,6 @@ def keep_undo(session: Session, row: ImportRow, job: JobRow, now: datetime) -> N
         artifact.owner_type, artifact.owner_id, artifact.expires_at = "imports", row.id, now + KEPT_WITHOUT_REPORT
         row.undo_artifact_id = artifact.id
     row.undo_artifact_id = row.undo_artifact_id or row.plan_artifact_id
-
-
-def release_upload(session: Session, resources: Resources, row: ImportRow, now: datetime) -> None:
-    """Deletes the upload of a completed import. Other plans made from it are not affected: a plan stands alone."""
-    from engine.uploads.service import Uploads
-
-    Uploads(resources).delete(session, row.upload_id)
 
 
 def _import(session: Session, job: JobRow, *, lock: bool = True) -> ImportRow:

@@ -21,6 +21,7 @@ def entity_to_pb(entity: Entity, catalog: Catalog, *, fields: bool) -> catalog_p
         key_fields=[entity.column(column).name for column in entity.key],
         fields=[field_to_pb(field, entity, catalog) for field in entity.fields] if fields else (),
         estimated_rows=max(0, entity.estimated_rows),
+        size_bytes=entity.size_bytes,
         created_field=entity.created_field,
         updated_field=entity.updated_field,
         status_field=entity.status_field,

@@ -111,3 +111,19 @@ def test_the_fingerprint_moves_with_the_definition_and_not_with_the_rows(catalog
         assert catalog().entity("typed").fingerprint == before
         connection.execute("ALTER TABLE public.typed ALTER s SET NOT NULL")
         assert catalog().entity("typed").fingerprint != before
+
+
+def test_a_size_counts_indexes_and_parts(catalog, empty_dsn):
+    catalog()
+    with psycopg.connect(empty_dsn, autocommit=True) as connection:
+        connection.execute(
+            "CREATE TABLE public.root (id int PRIMARY KEY) PARTITION BY RANGE (id);"
+            "CREATE TABLE public.part PARTITION OF public.root DEFAULT;"
+            "INSERT INTO public.root SELECT generate_series(1, 5000); INSERT INTO public.none SELECT 'x'"
+        )
+        sizes = connection.execute(
+            "SELECT pg_total_relation_size('public.part'), pg_total_relation_size('public.none')"
+        ).fetchone()
+    found = CatalogSource(Platform(empty_dsn), "public", None).load()
+
+    assert (found.entity("root").size_bytes, found.entity("none").size_bytes) == sizes
