@@ -27,7 +27,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x64\x61taops/v1/common.proto\x12\ndataops.v1\x1a\x18\x64\x61taops/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"k\n\tPrincipal\x12\x14\n\x0cprincipal_id\x18\x01 \x01(\t\x12\x0e\n\x06issuer\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\'\n\x04kind\x18\x04 \x01(\x0e\x32\x19.dataops.v1.PrincipalKind\"~\n\x0b\x43\x61llContext\x12(\n\tprincipal\x18\x01 \x01(\x0b\x32\x15.dataops.v1.Principal\x12\x0c\n\x04peer\x18\x02 \x01(\t\x12\x13\n\x0b\x63lient_name\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\"\xb1\x01\n\x0eOperationError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12:\n\x08metadata\x18\x03 \x03(\x0b\x32(.dataops.v1.OperationError.MetadataEntry\x12\x11\n\tretryable\x18\x04 \x01(\x08\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xba\x01\n\x06Notice\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12,\n\x08severity\x18\x03 \x01(\x0e\x32\x1a.dataops.v1.NoticeSeverity\x12\x32\n\x08metadata\x18\x04 \x03(\x0b\x32 .dataops.v1.Notice.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xfd\x01\n\x08Progress\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x11\n\trows_done\x18\x02 \x01(\x03\x12\x1b\n\x0erows_estimated\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\nbytes_done\x18\x04 \x01(\x03\x12\x1c\n\x0f\x62ytes_estimated\x18\x05 \x01(\x03H\x01\x88\x01\x01\x12\x17\n\x0frows_per_second\x18\x06 \x01(\x01\x12\x18\n\x10\x62ytes_per_second\x18\x07 \x01(\x01\x12&\n\x03\x65ta\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\x11\n\x0f_rows_estimatedB\x12\n\x10_bytes_estimated\"4\n\x0e\x44ownloadFooter\x12\x12\n\nsize_bytes\x18\x01 \x01(\x03\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\"\x91\x01\n\nCsvOptions\x12 \n\tdelimiter\x18\x01 \x01(\tB\r\x8a\xb5\x18\tJ\x07[,;|\\t]\x12\x19\n\x05quote\x18\x02 \x01(\tB\n\x8a\xb5\x18\x06J\x04[\"\']\x12\x1e\n\tnull_text\x18\x03 \x01(\tB\x06\x8a\xb5\x18\x02 @H\x00\x88\x01\x01\x12\x18\n\x08\x65ncoding\x18\x04 \x01(\tB\x06\x8a\xb5\x18\x02 (B\x0c\n\n_null_text\"K\n\nFieldValue\x12\x15\n\x04name\x18\x01 \x01(\tB\x07\x8a\xb5\x18\x03 \xc8\x01\x12\x1c\n\x05value\x18\x02 \x01(\tB\x08\x8a\xb5\x18\x04 \xa0\x8d\x06H\x00\x88\x01\x01\x42\x08\n\x06_value\"_\n\tTimeRange\x12)\n\x05start\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x03\x65nd\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xb0\x01\n\nFileFormat\x12\x1b\n\x17\x46ILE_FORMAT_UNSPECIFIED\x10\x00\x12\x14\n\x10\x46ILE_FORMAT_JSON\x10\x01\x12\x13\n\x0f\x46ILE_FORMAT_CSV\x10\x02\x12\x14\n\x10\x46ILE_FORMAT_XLSX\x10\x03\x12\x17\n\x13\x46ILE_FORMAT_PARQUET\x10\x04\x12\x13\n\x0f\x46ILE_FORMAT_XML\x10\x05\x12\x16\n\x12\x46ILE_FORMAT_BUNDLE\x10\x06*\x7f\n\rPrincipalKind\x12\x1e\n\x1aPRINCIPAL_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13PRINCIPAL_KIND_USER\x10\x01\x12\x1a\n\x16PRINCIPAL_KIND_SERVICE\x10\x02\x12\x19\n\x15PRINCIPAL_KIND_SYSTEM\x10\x03*h\n\x0eNoticeSeverity\x12\x1f\n\x1bNOTICE_SEVERITY_UNSPECIFIED\x10\x00\x12\x18\n\x14NOTICE_SEVERITY_INFO\x10\x01\x12\x1b\n\x17NOTICE_SEVERITY_WARNING\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x64\x61taops/v1/common.proto\x12\ndataops.v1\x1a\x18\x64\x61taops/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"k\n\tPrincipal\x12\x14\n\x0cprincipal_id\x18\x01 \x01(\t\x12\x0e\n\x06issuer\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\'\n\x04kind\x18\x04 \x01(\x0e\x32\x19.dataops.v1.PrincipalKind\"~\n\x0b\x43\x61llContext\x12(\n\tprincipal\x18\x01 \x01(\x0b\x32\x15.dataops.v1.Principal\x12\x0c\n\x04peer\x18\x02 \x01(\t\x12\x13\n\x0b\x63lient_name\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\":\n\x12OperationViolation\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\"\xe5\x01\n\x0eOperationError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12:\n\x08metadata\x18\x03 \x03(\x0b\x32(.dataops.v1.OperationError.MetadataEntry\x12\x11\n\tretryable\x18\x04 \x01(\x08\x12\x32\n\nviolations\x18\x05 \x03(\x0b\x32\x1e.dataops.v1.OperationViolation\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xba\x01\n\x06Notice\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12,\n\x08severity\x18\x03 \x01(\x0e\x32\x1a.dataops.v1.NoticeSeverity\x12\x32\n\x08metadata\x18\x04 \x03(\x0b\x32 .dataops.v1.Notice.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xfd\x01\n\x08Progress\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x11\n\trows_done\x18\x02 \x01(\x03\x12\x1b\n\x0erows_estimated\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\nbytes_done\x18\x04 \x01(\x03\x12\x1c\n\x0f\x62ytes_estimated\x18\x05 \x01(\x03H\x01\x88\x01\x01\x12\x17\n\x0frows_per_second\x18\x06 \x01(\x01\x12\x18\n\x10\x62ytes_per_second\x18\x07 \x01(\x01\x12&\n\x03\x65ta\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\x11\n\x0f_rows_estimatedB\x12\n\x10_bytes_estimated\"4\n\x0e\x44ownloadFooter\x12\x12\n\nsize_bytes\x18\x01 \x01(\x03\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\"\x91\x01\n\nCsvOptions\x12 \n\tdelimiter\x18\x01 \x01(\tB\r\x8a\xb5\x18\tJ\x07[,;|\\t]\x12\x19\n\x05quote\x18\x02 \x01(\tB\n\x8a\xb5\x18\x06J\x04[\"\']\x12\x1e\n\tnull_text\x18\x03 \x01(\tB\x06\x8a\xb5\x18\x02 @H\x00\x88\x01\x01\x12\x18\n\x08\x65ncoding\x18\x04 \x01(\tB\x06\x8a\xb5\x18\x02 (B\x0c\n\n_null_text\"K\n\nFieldValue\x12\x15\n\x04name\x18\x01 \x01(\tB\x07\x8a\xb5\x18\x03 \xc8\x01\x12\x1c\n\x05value\x18\x02 \x01(\tB\x08\x8a\xb5\x18\x04 \xa0\x8d\x06H\x00\x88\x01\x01\x42\x08\n\x06_value\"_\n\tTimeRange\x12)\n\x05start\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x03\x65nd\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xcc\x01\n\nFileFormat\x12\x1b\n\x17\x46ILE_FORMAT_UNSPECIFIED\x10\x00\x12\x14\n\x10\x46ILE_FORMAT_JSON\x10\x01\x12\x13\n\x0f\x46ILE_FORMAT_CSV\x10\x02\x12\x14\n\x10\x46ILE_FORMAT_XLSX\x10\x03\x12\x17\n\x13\x46ILE_FORMAT_PARQUET\x10\x04\x12\x13\n\x0f\x46ILE_FORMAT_XML\x10\x05\x12\x16\n\x12\x46ILE_FORMAT_BUNDLE\x10\x06\x12\x1a\n\x16\x46ILE_FORMAT_JSON_LINES\x10\x07*l\n\x0b\x43ompression\x12\x1b\n\x17\x43OMPRESSION_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43OMPRESSION_NONE\x10\x01\x12\x14\n\x10\x43OMPRESSION_GZIP\x10\x02\x12\x14\n\x10\x43OMPRESSION_ZSTD\x10\x03*\x7f\n\rPrincipalKind\x12\x1e\n\x1aPRINCIPAL_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13PRINCIPAL_KIND_USER\x10\x01\x12\x1a\n\x16PRINCIPAL_KIND_SERVICE\x10\x02\x12\x19\n\x15PRINCIPAL_KIND_SYSTEM\x10\x03*h\n\x0eNoticeSeverity\x12\x1f\n\x1bNOTICE_SEVERITY_UNSPECIFIED\x10\x00\x12\x18\n\x14NOTICE_SEVERITY_INFO\x10\x01\x12\x1b\n\x17NOTICE_SEVERITY_WARNING\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,32 +50,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FIELDVALUE'].fields_by_name['name']._serialized_options = b'\212\265\030\003 \310\001'
   _globals['_FIELDVALUE'].fields_by_name['value']._loaded_options = None
   _globals['_FIELDVALUE'].fields_by_name['value']._serialized_options = b'\212\265\030\004 \240\215\006'
-  _globals['_FILEFORMAT']._serialized_start=1369
-  _globals['_FILEFORMAT']._serialized_end=1545
-  _globals['_PRINCIPALKIND']._serialized_start=1547
-  _globals['_PRINCIPALKIND']._serialized_end=1674
-  _globals['_NOTICESEVERITY']._serialized_start=1676
-  _globals['_NOTICESEVERITY']._serialized_end=1780
+  _globals['_FILEFORMAT']._serialized_start=1481
+  _globals['_FILEFORMAT']._serialized_end=1685
+  _globals['_COMPRESSION']._serialized_start=1687
+  _globals['_COMPRESSION']._serialized_end=1795
+  _globals['_PRINCIPALKIND']._serialized_start=1797
+  _globals['_PRINCIPALKIND']._serialized_end=1924
+  _globals['_NOTICESEVERITY']._serialized_start=1926
+  _globals['_NOTICESEVERITY']._serialized_end=2030
   _globals['_PRINCIPAL']._serialized_start=130
   _globals['_PRINCIPAL']._serialized_end=237
   _globals['_CALLCONTEXT']._serialized_start=239
   _globals['_CALLCONTEXT']._serialized_end=365
-  _globals['_OPERATIONERROR']._serialized_start=368
-  _globals['_OPERATIONERROR']._serialized_end=545
-  _globals['_OPERATIONERROR_METADATAENTRY']._serialized_start=498
-  _globals['_OPERATIONERROR_METADATAENTRY']._serialized_end=545
-  _globals['_NOTICE']._serialized_start=548
-  _globals['_NOTICE']._serialized_end=734
-  _globals['_NOTICE_METADATAENTRY']._serialized_start=498
-  _globals['_NOTICE_METADATAENTRY']._serialized_end=545
-  _globals['_PROGRESS']._serialized_start=737
-  _globals['_PROGRESS']._serialized_end=990
-  _globals['_DOWNLOADFOOTER']._serialized_start=992
-  _globals['_DOWNLOADFOOTER']._serialized_end=1044
-  _globals['_CSVOPTIONS']._serialized_start=1047
-  _globals['_CSVOPTIONS']._serialized_end=1192
-  _globals['_FIELDVALUE']._serialized_start=1194
-  _globals['_FIELDVALUE']._serialized_end=1269
-  _globals['_TIMERANGE']._serialized_start=1271
-  _globals['_TIMERANGE']._serialized_end=1366
+  _globals['_OPERATIONVIOLATION']._serialized_start=367
+  _globals['_OPERATIONVIOLATION']._serialized_end=425
+  _globals['_OPERATIONERROR']._serialized_start=428
+  _globals['_OPERATIONERROR']._serialized_end=657
+  _globals['_OPERATIONERROR_METADATAENTRY']._serialized_start=610
+  _globals['_OPERATIONERROR_METADATAENTRY']._serialized_end=657
+  _globals['_NOTICE']._serialized_start=660
+  _globals['_NOTICE']._serialized_end=846
+  _globals['_NOTICE_METADATAENTRY']._serialized_start=610
+  _globals['_NOTICE_METADATAENTRY']._serialized_end=657
+  _globals['_PROGRESS']._serialized_start=849
+  _globals['_PROGRESS']._serialized_end=1102
+  _globals['_DOWNLOADFOOTER']._serialized_start=1104
+  _globals['_DOWNLOADFOOTER']._serialized_end=1156
+  _globals['_CSVOPTIONS']._serialized_start=1159
+  _globals['_CSVOPTIONS']._serialized_end=1304
+  _globals['_FIELDVALUE']._serialized_start=1306
+  _globals['_FIELDVALUE']._serialized_end=1381
+  _globals['_TIMERANGE']._serialized_start=1383
+  _globals['_TIMERANGE']._serialized_end=1478
 # @@protoc_insertion_point(module_scope)

@@ -30,7 +30,9 @@ class _FileFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FileFormat
     FILE_FORMAT_UNSPECIFIED: _FileFormat.ValueType  # 0
     """Not said: for an import, found from the file's name; for an export, refused."""
     FILE_FORMAT_JSON: _FileFormat.ValueType  # 1
-    """JSON: an array of objects, or one object a line. Full fidelity in all fields that are not secret."""
+    """JSON: an array of objects. An import takes one object a line under this name too. Full fidelity in all
+    fields that are not secret.
+    """
     FILE_FORMAT_CSV: _FileFormat.ValueType  # 2
     """CSV with a header line. NULL is a bare empty cell, the empty text is a quoted one."""
     FILE_FORMAT_XLSX: _FileFormat.ValueType  # 3
@@ -41,6 +43,8 @@ class _FileFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FileFormat
     """XML, one element a row."""
     FILE_FORMAT_BUNDLE: _FileFormat.ValueType  # 6
     """A ZIP of one file per entity with a manifest."""
+    FILE_FORMAT_JSON_LINES: _FileFormat.ValueType  # 7
+    """JSON, one object a line."""
 
 class FileFormat(_FileFormat, metaclass=_FileFormatEnumTypeWrapper):
     """How rows stand in a file."""
@@ -48,7 +52,9 @@ class FileFormat(_FileFormat, metaclass=_FileFormatEnumTypeWrapper):
 FILE_FORMAT_UNSPECIFIED: FileFormat.ValueType  # 0
 """Not said: for an import, found from the file's name; for an export, refused."""
 FILE_FORMAT_JSON: FileFormat.ValueType  # 1
-"""JSON: an array of objects, or one object a line. Full fidelity in all fields that are not secret."""
+"""JSON: an array of objects. An import takes one object a line under this name too. Full fidelity in all
+fields that are not secret.
+"""
 FILE_FORMAT_CSV: FileFormat.ValueType  # 2
 """CSV with a header line. NULL is a bare empty cell, the empty text is a quoted one."""
 FILE_FORMAT_XLSX: FileFormat.ValueType  # 3
@@ -59,7 +65,37 @@ FILE_FORMAT_XML: FileFormat.ValueType  # 5
 """XML, one element a row."""
 FILE_FORMAT_BUNDLE: FileFormat.ValueType  # 6
 """A ZIP of one file per entity with a manifest."""
+FILE_FORMAT_JSON_LINES: FileFormat.ValueType  # 7
+"""JSON, one object a line."""
 Global___FileFormat: _TypeAlias = FileFormat  # noqa: Y015
+
+class _Compression:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CompressionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Compression.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    COMPRESSION_UNSPECIFIED: _Compression.ValueType  # 0
+    """None."""
+    COMPRESSION_NONE: _Compression.ValueType  # 1
+    """As it is."""
+    COMPRESSION_GZIP: _Compression.ValueType  # 2
+    """gzip; the file's name ends with `.gz`."""
+    COMPRESSION_ZSTD: _Compression.ValueType  # 3
+    """Zstandard; the file's name ends with `.zst`."""
+
+class Compression(_Compression, metaclass=_CompressionEnumTypeWrapper):
+    """How a file's bytes are made smaller, around its format. An import finds it from the first bytes."""
+
+COMPRESSION_UNSPECIFIED: Compression.ValueType  # 0
+"""None."""
+COMPRESSION_NONE: Compression.ValueType  # 1
+"""As it is."""
+COMPRESSION_GZIP: Compression.ValueType  # 2
+"""gzip; the file's name ends with `.gz`."""
+COMPRESSION_ZSTD: Compression.ValueType  # 3
+"""Zstandard; the file's name ends with `.zst`."""
+Global___Compression: _TypeAlias = Compression  # noqa: Y015
 
 class _PrincipalKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -188,6 +224,32 @@ class CallContext(_message.Message):
 Global___CallContext: _TypeAlias = CallContext  # noqa: Y015
 
 @_typing.final
+class OperationViolation(_message.Message):
+    """One of several things that are wrong, for example one column of a file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    subject: _builtins.str
+    """What it is about: a column, a field, an entity."""
+    description: _builtins.str
+    """What was found and what was expected."""
+    def __init__(
+        self,
+        *,
+        subject: _builtins.str = ...,
+        description: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OperationViolation: _TypeAlias = OperationViolation  # noqa: Y015
+
+@_typing.final
 class OperationError(_message.Message):
     """Why something ended badly. Start errors are errors of the rpc; this one is of the work that ran later."""
 
@@ -217,6 +279,7 @@ class OperationError(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     RETRYABLE_FIELD_NUMBER: _builtins.int
+    VIOLATIONS_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """Stable word from the catalogue of errors, for example COLUMNS_REFUSED."""
     message: _builtins.str
@@ -227,6 +290,10 @@ class OperationError(_message.Message):
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The parts of the message for a program."""
 
+    @_builtins.property
+    def violations(self) -> _containers.RepeatedCompositeFieldContainer[Global___OperationViolation]:
+        """Every single thing that is wrong, 20 at the most; empty where the message says all."""
+
     def __init__(
         self,
         *,
@@ -234,10 +301,11 @@ class OperationError(_message.Message):
         message: _builtins.str = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         retryable: _builtins.bool = ...,
+        violations: _abc.Iterable[Global___OperationViolation] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "metadata", b"metadata", "reason", b"reason", "retryable", b"retryable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "metadata", b"metadata", "reason", b"reason", "retryable", b"retryable", "violations", b"violations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -117,6 +117,8 @@ class _FilterOperatorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Filter
     """NULL; takes no value."""
     FILTER_OPERATOR_IS_NOT_NULL: _FilterOperator.ValueType  # 8
     """Not NULL; takes no value."""
+    FILTER_OPERATOR_PREFIX: _FilterOperator.ValueType  # 9
+    """Text that begins with the one value; only for fields of a text type."""
 
 class FilterOperator(_FilterOperator, metaclass=_FilterOperatorEnumTypeWrapper):
     """How a condition compares."""
@@ -139,6 +141,8 @@ FILTER_OPERATOR_IS_NULL: FilterOperator.ValueType  # 7
 """NULL; takes no value."""
 FILTER_OPERATOR_IS_NOT_NULL: FilterOperator.ValueType  # 8
 """Not NULL; takes no value."""
+FILTER_OPERATOR_PREFIX: FilterOperator.ValueType  # 9
+"""Text that begins with the one value; only for fields of a text type."""
 Global___FilterOperator: _TypeAlias = FilterOperator  # noqa: Y015
 
 @_typing.final
@@ -174,8 +178,70 @@ class FieldCondition(_message.Message):
 Global___FieldCondition: _TypeAlias = FieldCondition  # noqa: Y015
 
 @_typing.final
+class FieldOrder(_message.Message):
+    """One step of an order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIELD_FIELD_NUMBER: _builtins.int
+    DESCENDING_FIELD_NUMBER: _builtins.int
+    field: _builtins.str
+    """The field; it must be filterable or of the key."""
+    descending: _builtins.bool
+    """True for the greatest first. NULL counts as the greatest."""
+    def __init__(
+        self,
+        *,
+        field: _builtins.str = ...,
+        descending: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["descending", b"descending", "field", b"field"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FieldOrder: _TypeAlias = FieldOrder  # noqa: Y015
+
+@_typing.final
+class ExportedEntity(_message.Message):
+    """What an export wrote of one entity."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTITY_FIELD_NUMBER: _builtins.int
+    FILE_NAME_FIELD_NUMBER: _builtins.int
+    RECORD_COUNT_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    entity: _builtins.str
+    """The entity."""
+    file_name: _builtins.str
+    """Its file inside a bundle; empty otherwise."""
+    record_count: _builtins.int
+    """Rows of it."""
+    sha256: _builtins.bytes
+    """SHA-256 of its file inside a bundle; empty otherwise."""
+    def __init__(
+        self,
+        *,
+        entity: _builtins.str = ...,
+        file_name: _builtins.str = ...,
+        record_count: _builtins.int = ...,
+        sha256: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity", b"entity", "file_name", b"file_name", "record_count", b"record_count", "sha256", b"sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportedEntity: _TypeAlias = ExportedEntity  # noqa: Y015
+
+@_typing.final
 class ExportFilter(_message.Message):
-    """Which rows an export takes; all that is set must hold."""
+    """Which rows an export takes; all that is set must hold. For more than one entity every one must have what the
+    filter names (FILTER_NOT_APPLICABLE).
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -223,10 +289,13 @@ class ExportOptions(_message.Message):
 
     CSV_FIELD_NUMBER: _builtins.int
     FORMULA_GUARD_FIELD_NUMBER: _builtins.int
+    COMPRESSION_FIELD_NUMBER: _builtins.int
     formula_guard: _builtins.bool
     """Whether a `'` is put before text that a spreadsheet would run as a formula, and before text that begins
     with one; on by default for CSV and XLSX. An import takes it off again with undo_formula_guard.
     """
+    compression: _common_pb2.Compression.ValueType
+    """How the file is made smaller; a bundle is so by itself."""
     @_builtins.property
     def csv(self) -> _common_pb2.CsvOptions:
         """How a CSV file is written."""
@@ -236,10 +305,11 @@ class ExportOptions(_message.Message):
         *,
         csv: _common_pb2.CsvOptions | None = ...,
         formula_guard: _builtins.bool | None = ...,
+        compression: _common_pb2.Compression.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_formula_guard", b"_formula_guard", "csv", b"csv", "formula_guard", b"formula_guard"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_formula_guard", b"_formula_guard", "csv", b"csv", "formula_guard", b"formula_guard"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_formula_guard", b"_formula_guard", "compression", b"compression", "csv", b"csv", "formula_guard", b"formula_guard"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__formula_guard: _TypeAlias = _typing.Literal["formula_guard"]  # noqa: Y015
     _WhichOneofArgType__formula_guard: _TypeAlias = _typing.Literal["_formula_guard", b"_formula_guard"]  # noqa: Y015
@@ -277,6 +347,9 @@ class Export(_message.Message):
     SNAPSHOT_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     NOTICES_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    ENTITIES_FIELD_NUMBER: _builtins.int
     export_id: _builtins.str
     """Its id (UUIDv7)."""
     export_type: Global___ExportType.ValueType
@@ -301,6 +374,8 @@ class Export(_message.Message):
     """SHA-256 of the file; empty until COMPLETED."""
     job_id: _builtins.str
     """The job that writes it."""
+    limit: _builtins.int
+    """Most rows it takes of each entity; 0 means all."""
     @_builtins.property
     def entity_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The entities it takes; all of them for FULL."""
@@ -349,6 +424,14 @@ class Export(_message.Message):
     def notices(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Notice]:
         """What should be known about it."""
 
+    @_builtins.property
+    def order_by(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldOrder]:
+        """The order of its rows; empty means the key's."""
+
+    @_builtins.property
+    def entities(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExportedEntity]:
+        """What was written of each entity; empty until COMPLETED."""
+
     def __init__(
         self,
         *,
@@ -376,10 +459,13 @@ class Export(_message.Message):
         snapshot_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
         notices: _abc.Iterable[_common_pb2.Notice] | None = ...,
+        order_by: _abc.Iterable[Global___FieldOrder] | None = ...,
+        limit: _builtins.int = ...,
+        entities: _abc.Iterable[Global___ExportedEntity] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "context", b"context", "created_at", b"created_at", "error", b"error", "expires_at", b"expires_at", "filter", b"filter", "options", b"options", "snapshot_at", b"snapshot_at", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "completed_at", b"completed_at", "context", b"context", "created_at", b"created_at", "entity_types", b"entity_types", "error", b"error", "expires_at", b"expires_at", "export_id", b"export_id", "export_type", b"export_type", "file_name", b"file_name", "file_size_bytes", b"file_size_bytes", "file_url", b"file_url", "filter", b"filter", "format", b"format", "job_id", b"job_id", "name", b"name", "notices", b"notices", "options", b"options", "record_count", b"record_count", "requested_by_admin_id", b"requested_by_admin_id", "sha256", b"sha256", "snapshot_at", b"snapshot_at", "status", b"status", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "completed_at", b"completed_at", "context", b"context", "created_at", b"created_at", "entities", b"entities", "entity_types", b"entity_types", "error", b"error", "expires_at", b"expires_at", "export_id", b"export_id", "export_type", b"export_type", "file_name", b"file_name", "file_size_bytes", b"file_size_bytes", "file_url", b"file_url", "filter", b"filter", "format", b"format", "job_id", b"job_id", "limit", b"limit", "name", b"name", "notices", b"notices", "options", b"options", "order_by", b"order_by", "record_count", b"record_count", "requested_by_admin_id", b"requested_by_admin_id", "sha256", b"sha256", "snapshot_at", b"snapshot_at", "status", b"status", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -400,6 +486,8 @@ class CreateExportRequest(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The caller's own id of this request (UUID): the same id again gives the same export."""
     export_type: Global___ExportType.ValueType
@@ -410,6 +498,8 @@ class CreateExportRequest(_message.Message):
     """A name for people; made from entities and time if empty."""
     reason: _builtins.str
     """Why, for the audit log."""
+    limit: _builtins.int
+    """Most rows to take of each entity; 0 means all. Needs PARTIAL."""
     @_builtins.property
     def entity_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The entities, by name or group; empty only for FULL."""
@@ -426,6 +516,12 @@ class CreateExportRequest(_message.Message):
     def options(self) -> Global___ExportOptions:
         """How it writes; every option has a default."""
 
+    @_builtins.property
+    def order_by(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldOrder]:
+        """The order of the rows; empty means the key's for PARTIAL, and whatever is fastest otherwise. Needs PARTIAL
+        and one entity.
+        """
+
     def __init__(
         self,
         *,
@@ -438,10 +534,12 @@ class CreateExportRequest(_message.Message):
         filter: Global___ExportFilter | None = ...,
         options: Global___ExportOptions | None = ...,
         reason: _builtins.str = ...,
+        order_by: _abc.Iterable[Global___FieldOrder] | None = ...,
+        limit: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "entity_types", b"entity_types", "export_type", b"export_type", "filter", b"filter", "format", b"format", "name", b"name", "options", b"options", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "entity_types", b"entity_types", "export_type", b"export_type", "filter", b"filter", "format", b"format", "limit", b"limit", "name", b"name", "options", b"options", "order_by", b"order_by", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

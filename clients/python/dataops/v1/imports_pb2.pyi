@@ -137,7 +137,7 @@ class _OnRefused:
 class _OnRefusedEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnRefused.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ON_REFUSED_UNSPECIFIED: _OnRefused.ValueType  # 0
-    """ABORT for REPLACE and bundles, SKIP for the others; ABORT for all while SKIP answers NOT_BUILT."""
+    """ABORT for REPLACE and bundles, SKIP for the others."""
     ON_REFUSED_ABORT: _OnRefused.ValueType  # 1
     """Nothing is changed (ROW_REFUSED)."""
     ON_REFUSED_SKIP: _OnRefused.ValueType  # 2
@@ -147,7 +147,7 @@ class OnRefused(_OnRefused, metaclass=_OnRefusedEnumTypeWrapper):
     """What happens if a trigger or constraint refuses a row only when it is written."""
 
 ON_REFUSED_UNSPECIFIED: OnRefused.ValueType  # 0
-"""ABORT for REPLACE and bundles, SKIP for the others; ABORT for all while SKIP answers NOT_BUILT."""
+"""ABORT for REPLACE and bundles, SKIP for the others."""
 ON_REFUSED_ABORT: OnRefused.ValueType  # 1
 """Nothing is changed (ROW_REFUSED)."""
 ON_REFUSED_SKIP: OnRefused.ValueType  # 2
@@ -172,6 +172,8 @@ class _ChangeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChangeKind
     """A row that goes."""
     CHANGE_KIND_SKIP: _ChangeKind.ValueType  # 5
     """A good row of the file that the mode leaves out."""
+    CHANGE_KIND_CASCADE: _ChangeKind.ValueType  # 6
+    """A row that a foreign key changes or deletes by itself."""
 
 class ChangeKind(_ChangeKind, metaclass=_ChangeKindEnumTypeWrapper):
     """What a plan does to one row."""
@@ -188,6 +190,8 @@ CHANGE_KIND_DELETE: ChangeKind.ValueType  # 4
 """A row that goes."""
 CHANGE_KIND_SKIP: ChangeKind.ValueType  # 5
 """A good row of the file that the mode leaves out."""
+CHANGE_KIND_CASCADE: ChangeKind.ValueType  # 6
+"""A row that a foreign key changes or deletes by itself."""
 Global___ChangeKind: _TypeAlias = ChangeKind  # noqa: Y015
 
 class _RowErrorSeverity:
@@ -257,7 +261,9 @@ class _ReportPartEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReportPart
     corrected and uploaded as it is.
     """
     REPORT_PART_CHANGES: _ReportPart.ValueType  # 3
-    """What was done to each row, as CSV."""
+    """What the plan does to each row, as CSV: one line for each field that gets a value. It is made when it is first
+    asked for; until then REPORT_PART_BEING_MADE says when to ask again.
+    """
 
 class ReportPart(_ReportPart, metaclass=_ReportPartEnumTypeWrapper):
     """A file of the report."""
@@ -271,12 +277,94 @@ REPORT_PART_REJECTS: ReportPart.ValueType  # 2
 corrected and uploaded as it is.
 """
 REPORT_PART_CHANGES: ReportPart.ValueType  # 3
-"""What was done to each row, as CSV."""
+"""What the plan does to each row, as CSV: one line for each field that gets a value. It is made when it is first
+asked for; until then REPORT_PART_BEING_MADE says when to ask again.
+"""
 Global___ReportPart: _TypeAlias = ReportPart  # noqa: Y015
+
+class _LetterCase:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LetterCaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LetterCase.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LETTER_CASE_UNSPECIFIED: _LetterCase.ValueType  # 0
+    """As they are."""
+    LETTER_CASE_UPPER: _LetterCase.ValueType  # 1
+    """To capitals."""
+    LETTER_CASE_LOWER: _LetterCase.ValueType  # 2
+    """To small letters."""
+
+class LetterCase(_LetterCase, metaclass=_LetterCaseEnumTypeWrapper):
+    """How letters are changed."""
+
+LETTER_CASE_UNSPECIFIED: LetterCase.ValueType  # 0
+"""As they are."""
+LETTER_CASE_UPPER: LetterCase.ValueType  # 1
+"""To capitals."""
+LETTER_CASE_LOWER: LetterCase.ValueType  # 2
+"""To small letters."""
+Global___LetterCase: _TypeAlias = LetterCase  # noqa: Y015
+
+@_typing.final
+class ValueMapping(_message.Message):
+    """What one text of a file becomes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    BECOMES_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """The text, as it is after the steps before."""
+    becomes: _builtins.str
+    """What it becomes."""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        becomes: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["becomes", b"becomes", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ValueMapping: _TypeAlias = ValueMapping  # noqa: Y015
+
+@_typing.final
+class DateFormat(_message.Message):
+    """How a file writes a date or time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATTERN_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_FIELD_NUMBER: _builtins.int
+    pattern: _builtins.str
+    """A pattern of %Y %y %m %d %H %I %p %M %S %f %b %B %j %z and %%, for example `%d.%m.%Y %H:%M`."""
+    time_zone: _builtins.str
+    """The zone of times that name none, by its IANA name; UTC if empty. A time that the zone skips, or has twice,
+    is refused. Only for fields with a time zone.
+    """
+    def __init__(
+        self,
+        *,
+        pattern: _builtins.str = ...,
+        time_zone: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pattern", b"pattern", "time_zone", b"time_zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DateFormat: _TypeAlias = DateFormat  # noqa: Y015
 
 @_typing.final
 class FieldMapping(_message.Message):
-    """Where one field's value comes from."""
+    """Where one field's value comes from, and what is done to it on the way. The steps are taken in the order of
+    their numbers; those after `empty_is_null` leave NULL as it is, except `default`.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -284,14 +372,44 @@ class FieldMapping(_message.Message):
     COLUMN_FIELD_NUMBER: _builtins.int
     CONSTANT_FIELD_NUMBER: _builtins.int
     ENTITY_FIELD_NUMBER: _builtins.int
+    TRIM_FIELD_NUMBER: _builtins.int
+    EMPTY_IS_NULL_FIELD_NUMBER: _builtins.int
+    LETTER_CASE_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    ONLY_LISTED_VALUES_FIELD_NUMBER: _builtins.int
+    DATE_FORMAT_FIELD_NUMBER: _builtins.int
+    DEFAULT_FIELD_NUMBER: _builtins.int
+    LOOKUP_FIELD_NUMBER: _builtins.int
     field: _builtins.str
-    """The entity's field."""
+    """The entity's field; empty leaves the column out."""
     column: _builtins.str
     """The file's column of this name."""
     constant: _builtins.str
     """This text in every row."""
     entity: _builtins.str
     """The entity in a bundle that the field belongs to; empty for an import of one entity."""
+    trim: _builtins.bool
+    """True to take white space off both ends."""
+    empty_is_null: _builtins.bool
+    """True to take empty text for NULL."""
+    letter_case: Global___LetterCase.ValueType
+    """How letters are changed."""
+    only_listed_values: _builtins.bool
+    """True to refuse a text that `values` does not name (VALUE_NOT_MAPPED)."""
+    default: _builtins.str
+    """What NULL becomes."""
+    lookup: _builtins.str
+    """For a field that refers to another entity: the unique field there that the file's text is a value of. A text
+    that no row has is refused (LOOKUP_MISSING); nothing is ever added there.
+    """
+    @_builtins.property
+    def values(self) -> _containers.RepeatedCompositeFieldContainer[Global___ValueMapping]:
+        """What single texts become; others stay as they are."""
+
+    @_builtins.property
+    def date_format(self) -> Global___DateFormat:
+        """How the file writes it, where that is not as PostgreSQL reads it."""
+
     def __init__(
         self,
         *,
@@ -299,16 +417,51 @@ class FieldMapping(_message.Message):
         column: _builtins.str = ...,
         constant: _builtins.str = ...,
         entity: _builtins.str = ...,
+        trim: _builtins.bool = ...,
+        empty_is_null: _builtins.bool = ...,
+        letter_case: Global___LetterCase.ValueType = ...,
+        values: _abc.Iterable[Global___ValueMapping] | None = ...,
+        only_listed_values: _builtins.bool = ...,
+        date_format: Global___DateFormat | None = ...,
+        default: _builtins.str | None = ...,
+        lookup: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["column", b"column", "constant", b"constant", "source", b"source"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_default", b"_default", "column", b"column", "constant", b"constant", "date_format", b"date_format", "default", b"default", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["column", b"column", "constant", b"constant", "entity", b"entity", "field", b"field", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default", b"_default", "column", b"column", "constant", b"constant", "date_format", b"date_format", "default", b"default", "empty_is_null", b"empty_is_null", "entity", b"entity", "field", b"field", "letter_case", b"letter_case", "lookup", b"lookup", "only_listed_values", b"only_listed_values", "source", b"source", "trim", b"trim", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__default: _TypeAlias = _typing.Literal["default"]  # noqa: Y015
+    _WhichOneofArgType__default: _TypeAlias = _typing.Literal["_default", b"_default"]  # noqa: Y015
     _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["column", "constant"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__default) -> _WhichOneofReturnType__default | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
 
 Global___FieldMapping: _TypeAlias = FieldMapping  # noqa: Y015
+
+@_typing.final
+class JsonOptions(_message.Message):
+    """How a JSON file is read."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ABSENT_IS_NULL_FIELD_NUMBER: _builtins.int
+    absent_is_null: _builtins.bool
+    """True to take a field that a record lacks for null; otherwise such a record is refused (FIELD_ABSENT)."""
+    def __init__(
+        self,
+        *,
+        absent_is_null: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["absent_is_null", b"absent_is_null"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JsonOptions: _TypeAlias = JsonOptions  # noqa: Y015
 
 @_typing.final
 class ImportOptions(_message.Message):
@@ -324,6 +477,8 @@ class ImportOptions(_message.Message):
     AUTO_APPLY_FIELD_NUMBER: _builtins.int
     ALLOW_CASCADE_FIELD_NUMBER: _builtins.int
     MAX_DELETES_FIELD_NUMBER: _builtins.int
+    KEY_FIELDS_FIELD_NUMBER: _builtins.int
+    JSON_FIELD_NUMBER: _builtins.int
     undo_formula_guard: _builtins.bool
     """True if the file was written with the formula guard and the guard's `'` is to be taken off again. Not
     needed for a file that is known to be ours by its digest.
@@ -350,6 +505,16 @@ class ImportOptions(_message.Message):
         such effect blocks the plan (CASCADE_NOT_ALLOWED).
         """
 
+    @_builtins.property
+    def key_fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The unique fields that tell which row of the table a row of the file is; empty means the entity's key. Only for
+        an import of one entity.
+        """
+
+    @_builtins.property
+    def json(self) -> Global___JsonOptions:
+        """How a JSON file is read."""
+
     def __init__(
         self,
         *,
@@ -361,10 +526,12 @@ class ImportOptions(_message.Message):
         auto_apply: _builtins.bool = ...,
         allow_cascade: _abc.Iterable[_builtins.str] | None = ...,
         max_deletes: _builtins.int | None = ...,
+        key_fields: _abc.Iterable[_builtins.str] | None = ...,
+        json: Global___JsonOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_error_budget", b"_error_budget", "_max_deletes", b"_max_deletes", "csv", b"csv", "error_budget", b"error_budget", "max_deletes", b"max_deletes"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_error_budget", b"_error_budget", "_max_deletes", b"_max_deletes", "csv", b"csv", "error_budget", b"error_budget", "json", b"json", "max_deletes", b"max_deletes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error_budget", b"_error_budget", "_max_deletes", b"_max_deletes", "allow_cascade", b"allow_cascade", "auto_apply", b"auto_apply", "csv", b"csv", "error_budget", b"error_budget", "max_deletes", b"max_deletes", "on_drift", b"on_drift", "on_refused", b"on_refused", "undo_formula_guard", b"undo_formula_guard"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error_budget", b"_error_budget", "_max_deletes", b"_max_deletes", "allow_cascade", b"allow_cascade", "auto_apply", b"auto_apply", "csv", b"csv", "error_budget", b"error_budget", "json", b"json", "key_fields", b"key_fields", "max_deletes", b"max_deletes", "on_drift", b"on_drift", "on_refused", b"on_refused", "undo_formula_guard", b"undo_formula_guard"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__error_budget: _TypeAlias = _typing.Literal["error_budget"]  # noqa: Y015
     _WhichOneofArgType__error_budget: _TypeAlias = _typing.Literal["_error_budget", b"_error_budget"]  # noqa: Y015
@@ -420,6 +587,66 @@ class ChangeCounts(_message.Message):
 Global___ChangeCounts: _TypeAlias = ChangeCounts  # noqa: Y015
 
 @_typing.final
+class FieldCount(_message.Message):
+    """Updates of one field."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIELD_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    field: _builtins.str
+    """The field."""
+    rows: _builtins.int
+    """Rows in which it gets another value."""
+    def __init__(
+        self,
+        *,
+        field: _builtins.str = ...,
+        rows: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["field", b"field", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FieldCount: _TypeAlias = FieldCount  # noqa: Y015
+
+@_typing.final
+class ForeignKeyEffect(_message.Message):
+    """What a foreign key does by itself when a plan is applied."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTITY_FIELD_NUMBER: _builtins.int
+    CONSTRAINT_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    entity: _builtins.str
+    """The entity whose rows change."""
+    constraint: _builtins.str
+    """The foreign key."""
+    action: _builtins.str
+    """What it does: `DELETE CASCADE`, `DELETE SET NULL`, `DELETE SET DEFAULT`, `UPDATE CASCADE` …"""
+    rows: _builtins.int
+    """Rows that change."""
+    def __init__(
+        self,
+        *,
+        entity: _builtins.str = ...,
+        constraint: _builtins.str = ...,
+        action: _builtins.str = ...,
+        rows: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "constraint", b"constraint", "entity", b"entity", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForeignKeyEffect: _TypeAlias = ForeignKeyEffect  # noqa: Y015
+
+@_typing.final
 class EntityPlan(_message.Message):
     """What a plan does to one entity."""
 
@@ -432,6 +659,8 @@ class EntityPlan(_message.Message):
     LOCK_MODE_FIELD_NUMBER: _builtins.int
     CASCADED_FIELD_NUMBER: _builtins.int
     SERVER_ASSIGNED_FIELDS_FIELD_NUMBER: _builtins.int
+    UPDATED_FIELDS_FIELD_NUMBER: _builtins.int
+    KEY_FIELDS_FIELD_NUMBER: _builtins.int
     entity: _builtins.str
     """The entity."""
     rows_before: _builtins.int
@@ -450,6 +679,14 @@ class EntityPlan(_message.Message):
     def server_assigned_fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Fields that the database fills at apply, so that no value can be shown now."""
 
+    @_builtins.property
+    def updated_fields(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldCount]:
+        """Updates by field. A column that changes in every row is worth a look: it may be another one's."""
+
+    @_builtins.property
+    def key_fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Fields that tell which row of the table a row of the file is."""
+
     def __init__(
         self,
         *,
@@ -460,10 +697,12 @@ class EntityPlan(_message.Message):
         lock_mode: Global___LockMode.ValueType = ...,
         cascaded: _builtins.int = ...,
         server_assigned_fields: _abc.Iterable[_builtins.str] | None = ...,
+        updated_fields: _abc.Iterable[Global___FieldCount] | None = ...,
+        key_fields: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cascaded", b"cascaded", "counts", b"counts", "entity", b"entity", "lock_mode", b"lock_mode", "rows_after", b"rows_after", "rows_before", b"rows_before", "server_assigned_fields", b"server_assigned_fields"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cascaded", b"cascaded", "counts", b"counts", "entity", b"entity", "key_fields", b"key_fields", "lock_mode", b"lock_mode", "rows_after", b"rows_after", "rows_before", b"rows_before", "server_assigned_fields", b"server_assigned_fields", "updated_fields", b"updated_fields"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -486,6 +725,8 @@ class PlanSummary(_message.Message):
     APPROVAL_NEEDED_FIELD_NUMBER: _builtins.int
     PLANNED_AT_FIELD_NUMBER: _builtins.int
     SERVER_ASSIGNED_FIELDS_FIELD_NUMBER: _builtins.int
+    FOREIGN_KEY_EFFECTS_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
     plan_digest: _builtins.bytes
     """Binds every row of the plan, what it relies on and the upload's SHA-256; ApplyImport must carry it."""
     lock_mode: Global___LockMode.ValueType
@@ -522,6 +763,14 @@ class PlanSummary(_message.Message):
     def server_assigned_fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Fields by `entity.field` that the database fills at apply, over all entities."""
 
+    @_builtins.property
+    def foreign_key_effects(self) -> _containers.RepeatedCompositeFieldContainer[Global___ForeignKeyEffect]:
+        """What foreign keys do by themselves."""
+
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedScalarFieldContainer[Global___ReportPart.ValueType]:
+        """Files that DownloadImportReport has."""
+
     def __init__(
         self,
         *,
@@ -536,10 +785,12 @@ class PlanSummary(_message.Message):
         approval_needed: _builtins.bool = ...,
         planned_at: _timestamp_pb2.Timestamp | None = ...,
         server_assigned_fields: _abc.Iterable[_builtins.str] | None = ...,
+        foreign_key_effects: _abc.Iterable[Global___ForeignKeyEffect] | None = ...,
+        parts: _abc.Iterable[Global___ReportPart.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "expires_at", b"expires_at", "lock_duration", b"lock_duration", "planned_at", b"planned_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_needed", b"approval_needed", "counts", b"counts", "deletes_need_confirmation", b"deletes_need_confirmation", "entities", b"entities", "expires_at", b"expires_at", "lock_duration", b"lock_duration", "lock_mode", b"lock_mode", "notices", b"notices", "plan_digest", b"plan_digest", "planned_at", b"planned_at", "server_assigned_fields", b"server_assigned_fields"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_needed", b"approval_needed", "counts", b"counts", "deletes_need_confirmation", b"deletes_need_confirmation", "entities", b"entities", "expires_at", b"expires_at", "foreign_key_effects", b"foreign_key_effects", "lock_duration", b"lock_duration", "lock_mode", b"lock_mode", "notices", b"notices", "parts", b"parts", "plan_digest", b"plan_digest", "planned_at", b"planned_at", "server_assigned_fields", b"server_assigned_fields"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1183,6 +1434,7 @@ class ListImportChangesRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     ENTITY_FIELD_NUMBER: _builtins.int
+    FIELD_FIELD_NUMBER: _builtins.int
     import_id: _builtins.str
     """The import."""
     page_size: _builtins.int
@@ -1193,6 +1445,8 @@ class ListImportChangesRequest(_message.Message):
     """Only changes of this kind."""
     entity: _builtins.str
     """Only changes of this entity; empty for all."""
+    field: _builtins.str
+    """Only updates that give this field another value; empty for all changes."""
     def __init__(
         self,
         *,
@@ -1201,10 +1455,11 @@ class ListImportChangesRequest(_message.Message):
         page_token: _builtins.str = ...,
         kind: Global___ChangeKind.ValueType = ...,
         entity: _builtins.str = ...,
+        field: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity", b"entity", "import_id", b"import_id", "kind", b"kind", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity", b"entity", "field", b"field", "import_id", b"import_id", "kind", b"kind", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1249,6 +1504,7 @@ class ListImportErrorsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     SEVERITY_FIELD_NUMBER: _builtins.int
     CODE_FIELD_NUMBER: _builtins.int
+    ENTITY_FIELD_NUMBER: _builtins.int
     import_id: _builtins.str
     """The import."""
     page_size: _builtins.int
@@ -1259,6 +1515,8 @@ class ListImportErrorsRequest(_message.Message):
     """Only bad rows, or only those left out."""
     code: _builtins.str
     """Only rows with this code; empty for all."""
+    entity: _builtins.str
+    """Only rows of this entity; empty for all."""
     def __init__(
         self,
         *,
@@ -1267,10 +1525,11 @@ class ListImportErrorsRequest(_message.Message):
         page_token: _builtins.str = ...,
         severity: Global___RowErrorSeverity.ValueType = ...,
         code: _builtins.str = ...,
+        entity: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "import_id", b"import_id", "page_size", b"page_size", "page_token", b"page_token", "severity", b"severity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "entity", b"entity", "import_id", b"import_id", "page_size", b"page_size", "page_token", b"page_token", "severity", b"severity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

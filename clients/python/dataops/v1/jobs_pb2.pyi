@@ -49,6 +49,8 @@ class _JobKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobKind.Value
     """Plans a restore."""
     JOB_KIND_RESTORE: _JobKind.ValueType  # 10
     """Restores."""
+    JOB_KIND_IMPORT_CHANGES: _JobKind.ValueType  # 11
+    """Writes the changes of an import's plan into a file."""
 
 class JobKind(_JobKind, metaclass=_JobKindEnumTypeWrapper):
     """Which phase a job is."""
@@ -75,6 +77,8 @@ JOB_KIND_RESTORE_PLAN: JobKind.ValueType  # 9
 """Plans a restore."""
 JOB_KIND_RESTORE: JobKind.ValueType  # 10
 """Restores."""
+JOB_KIND_IMPORT_CHANGES: JobKind.ValueType  # 11
+"""Writes the changes of an import's plan into a file."""
 Global___JobKind: _TypeAlias = JobKind  # noqa: Y015
 
 class _JobState:
