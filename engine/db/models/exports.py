@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import CheckConstraint, Index
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from engine.db.base import Model
@@ -38,6 +39,8 @@ class ExportRow(Model):
     file_name: Mapped[str]
     file_size_bytes: Mapped[int] = mapped_column(default=0)
     record_count: Mapped[int] = mapped_column(default=0)
+    entities: Mapped[list[Any]] = mapped_column(JSONB, default=list)
+    """What was written of each entity: `{entity, file_name, record_count, sha256}`, once it is complete."""
     sha256: Mapped[bytes | None]
     error: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime]

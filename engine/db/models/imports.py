@@ -29,6 +29,9 @@ class ImportRow(Model):
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     import_type: Mapped[str]
     entity_type: Mapped[str]
+    """Empty for a bundle."""
+    entity_types: Mapped[list[str]] = mapped_column(default=list)
+    """The entities it writes; of a bundle those of its manifest, known once it is planned."""
     status: Mapped[str] = mapped_column(default="PENDING")
     upload_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("dataops.uploads.id"))
     options: Mapped[dict[str, Any]] = mapped_column(default=dict)
@@ -51,6 +54,9 @@ class ImportRow(Model):
     report_artifact_id: Mapped[uuid.UUID | None]
     rejects_artifact_id: Mapped[uuid.UUID | None]
     undo_artifact_id: Mapped[uuid.UUID | None]
+    changes_artifact_id: Mapped[uuid.UUID | None]
+    changes_job_id: Mapped[uuid.UUID | None]
+    confirmed_deletes: Mapped[int | None]
     error: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
