@@ -34,11 +34,22 @@ WITH RECURSIVE base AS (
            b.required OR t.typnotnull,
            coalesce(b.fallback, CASE WHEN t.typtype = 'd' THEN pg_get_expr(t.typdefaultbin, 0) END)
     FROM base b JOIN pg_type t ON t.oid = b.typbasetype WHERE b.typtype = 'd'
+), ordered AS MATERIALIZED (
+    SELECT oc.opcintype FROM pg_opclass oc JOIN pg_am am ON am.oid = oc.opcmethod
+    WHERE am.amname = 'btree' AND oc.opcdefault
+), comparable AS MATERIALIZED (
+    SELECT t.oid FROM pg_type t WHERE t.typtype IN ('e', 'r', 'm')
+    UNION SELECT o.opcintype FROM ordered o
+    UNION SELECT c.castsource FROM pg_cast c JOIN ordered o ON o.opcintype = c.casttarget
+    WHERE c.castmethod = 'b' AND c.castcontext = 'i'
 )
 SELECT a.attrelid AS relation, a.attname AS name, a.attnum AS number, format_type(a.atttypid, a.atttypmod) AS type,
        format_type(b.oid, CASE WHEN t.typtype = 'd' THEN b.modifier ELSE a.atttypmod END) AS storage_type,
        CASE WHEN a.attcollation <> bt.typcollation THEN quote_ident(cn.nspname) || '.' || quote_ident(co.collname) END
            AS collation,
+       format_type(b.oid, -1) AS bare_type, -- with -1 it is bpchar and "bit", which stand for any length
+       CASE WHEN et.typtype = 'e' THEN 'enum' ELSE format_type(et.oid, -1) END AS element,
+       coalesce(et.oid, bt.oid) IN (SELECT oid FROM comparable) AS comparable,
        bt.typname AS base, bt.typcategory AS category, NOT (a.attnotnull OR b.required) AS nullable,
        coalesce(pg_get_expr(d.adbin, d.adrelid), b.fallback) AS expression, a.attidentity AS identity,
        a.attgenerated <> '' AS generated,
@@ -49,11 +60,14 @@ SELECT a.attrelid AS relation, a.attname AS name, a.attnum AS number, format_typ
           AND ao.amoplefttype = oc.opcintype AND ao.amoprighttype = oc.opcintype
         JOIN pg_operator o ON o.oid = ao.amopopr JOIN pg_namespace opn ON opn.oid = o.oprnamespace
         WHERE oc.opcdefault AND oc.opcintype = bt.oid AND opn.nspname <> 'pg_catalog' LIMIT 1) AS equality,
+       EXISTS (SELECT FROM pg_cast pc WHERE pc.castsource = 'text'::regtype AND pc.casttarget = bt.oid
+               AND pc.castmethod = 'f') AS text_cast,
        ARRAY(SELECT e.enumlabel::text FROM pg_enum e WHERE e.enumtypid = bt.oid ORDER BY e.enumsortorder) AS labels
 FROM pg_attribute a
 JOIN pg_type t ON t.oid = a.atttypid
 JOIN base b ON b.id = a.atttypid AND b.typtype <> 'd'
 JOIN pg_type bt ON bt.oid = b.oid
+LEFT JOIN pg_type et ON et.typarray = b.oid
 LEFT JOIN pg_collation co ON co.oid = a.attcollation LEFT JOIN pg_namespace cn ON cn.oid = co.collnamespace
 LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 WHERE a.attrelid = ANY(%(oids)s) AND a.attnum > 0 AND NOT a.attisdropped
@@ -154,6 +168,7 @@ def _entity(
             and not any(map(nullable.get, row["columns"])),
             partial=row["partial"],
             nulls_distinct=row["nulls_distinct"],
+            deferrable=not row["immediate"],
         )
         for row in unique
         if not row["on_expressions"]
@@ -190,6 +205,9 @@ def _field(row: Row) -> Field:
         column=row["name"],
         type=row["type"],
         storage_type=row["storage_type"],
+        bare_type=row["bare_type"],
+        element=row["element"] or "",
+        comparable=row["comparable"],
         collation=row["collation"] or "",
         equality=row["equality"] or "=",
         base=row["base"],
@@ -201,6 +219,7 @@ def _field(row: Row) -> Field:
         labels=tuple(row["labels"]),
         modifier=row["modifier"],
         is_domain=row["is_domain"],
+        text_cast=row["text_cast"],
     )
 
 

@@ -37,6 +37,12 @@ class Field:
     nullable: bool
     storage_type: str
     """`type` without its domains: what the domain's values are stored as."""
+    bare_type: str = "text"
+    """`storage_type` without its length or precision: a cast to it cuts nothing off."""
+    element: str = ""
+    """The `bare_type` of an array's elements, `enum` for any enum; empty where it is no array."""
+    comparable: bool = True
+    """Whether PostgreSQL can tell two values equal and order them (a default btree operator class)."""
     collation: str = ""
     """Qualified and quoted, where it is not the type's own."""
     equality: str = "="
@@ -50,9 +56,13 @@ class Field:
     modifier: int = -1
     """`atttypmod` of the base type: lengths, precision and scale."""
     is_domain: bool = False
+    text_cast: bool = False
+    """Whether a cast from text is a function of its own, which may read other texts than the type's input function."""
     secret: bool = False
     fill: str | None = None
     """What a new row gets in a secret field that an import may not set."""
+    fill_sql: str | None = None
+    """The same as an SQL expression, evaluated for each row: for a secret that must be unique."""
     filterable: bool = False
 
     @property
@@ -80,6 +90,8 @@ class UniqueKey:
     usable: bool
     partial: bool = False
     nulls_distinct: bool = True
+    deferrable: bool = False
+    """Judged at the statement's or transaction's end, so that values may be exchanged."""
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,12 @@ table = "public.users"            # where the entity's name is not the table's
 created_field = "created_at"
 updated_field = "updated_at"
 status_field = "status"
-filterable = ["role", "email"]
+filterable = ["role", "email"]    # left out: every field that PostgreSQL can compare; never a secret one
 plain = ["token_count"]           # looks like a credential by its name, and is none
 
 [entities.users.secrets]
 password_hash = { fill = "!" }    # what a new row gets; without `fill` an import that adds rows is refused
+api_key = { fill_sql = "gen_random_uuid()::text" }  # the same, evaluated for each row
 
 [exclude]
 tables = ["public.schema_migrations"]
@@ -45,6 +46,7 @@ class _Strict(BaseModel):
 
 class SecretRule(_Strict):
     fill: str | None = None
+    fill_sql: str | None = None
 
 
 class EntityRule(_Strict):
@@ -52,7 +54,7 @@ class EntityRule(_Strict):
     created_field: str = ""
     updated_field: str = ""
     status_field: str = ""
-    filterable: list[str] = []
+    filterable: list[str] | None = None
     plain: list[str] = []
     secrets: dict[str, SecretRule] = {}
 
@@ -118,7 +120,7 @@ def refine(entities: list[Entity], rules: CatalogFile) -> tuple[list[Entity], li
 def _with_rule(entity: Entity, rule: EntityRule, group: str) -> Entity:
     names = {field.name for field in entity.fields}
     mentioned = [
-        *rule.filterable,
+        *(rule.filterable or ()),
         *rule.plain,
         *rule.secrets,
         rule.created_field,
@@ -141,11 +143,11 @@ def _with_rule(entity: Entity, rule: EntityRule, group: str) -> Entity:
 def _with_secret(field: Field, rule: EntityRule) -> Field:
     declared = rule.secrets.get(field.name)
     looks = bool(_CREDENTIAL.search(field.name)) and field.name not in rule.plain
+    secret = declared is not None or looks
+    listed = field.comparable if rule.filterable is None else field.name in rule.filterable
+    declared = declared or SecretRule()
     return replace(
-        field,
-        secret=declared is not None or looks,
-        fill=declared.fill if declared else None,
-        filterable=field.name in rule.filterable,
+        field, secret=secret, fill=declared.fill, fill_sql=declared.fill_sql, filterable=listed and not secret
     )
 
 

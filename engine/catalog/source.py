@@ -6,11 +6,13 @@ import threading
 import time
 from pathlib import Path
 
+import psycopg
+
 from engine.catalog.introspect import read_tables
 from engine.catalog.model import Catalog
 from engine.catalog.refine import read_catalog_file, refine
 from engine.db.platform import Connection, Platform
-from engine.errors import DataOpsError
+from engine.errors import DataOpsError, Unavailable
 
 KEEP_SECONDS = 5.0
 """How old a catalog may be for an answer. What changes rows reads it afresh, under its locks."""
@@ -37,7 +39,7 @@ class CatalogSource:
         """A catalog at most `KEEP_SECONDS` old; up to `STALE_SECONDS` where a fresh one cannot be had at once.
 
         Raises:
-            Unavailable: PLATFORM_UNREACHABLE; FailedPrecondition: PLATFORM_TOO_OLD, POOLER_REFUSED.
+            Unavailable: PLATFORM_UNREACHABLE, LOCK_TIMEOUT; FailedPrecondition: PLATFORM_TOO_OLD, POOLER_REFUSED.
         """
         if (found := self._younger_than(KEEP_SECONDS)) is not None:
             return found
@@ -50,6 +52,10 @@ class CatalogSource:
         finally:
             self._reading.release()
 
+    def forget(self) -> None:
+        """The next `load` goes to the platform: for who has just changed its tables."""
+        self._kept = None
+
     def read(self, connection: Connection) -> Catalog:
         """The catalog as `connection`'s transaction sees it."""
         found, other = read_tables(connection, self._schemas)
@@ -60,8 +66,7 @@ class CatalogSource:
         if self._failed is not None and time.monotonic() - self._failed[0] < FAILED_SECONDS:
             raise self._failed[1]
         try:
-            with self._platform.connect("catalog", autocommit=True) as connection:
-                catalog = self.read(connection)
+            catalog = self._read_now()
         except DataOpsError as error:
             self._failed = (time.monotonic(), error)
             if (found := self._younger_than(STALE_SECONDS)) is not None:
@@ -69,6 +74,17 @@ class CatalogSource:
             raise
         self._kept, self._failed = (time.monotonic(), catalog), None
         return catalog
+
+    def _read_now(self) -> Catalog:
+        try:
+            with self._platform.connect("catalog", autocommit=True) as connection:
+                return self.read(connection)
+        except psycopg.errors.LockNotAvailable:  # sizes and definitions are read under a lock of their table
+            raise Unavailable(
+                "catalog: another session holds a lock on the definition of a table",
+                reason="LOCK_TIMEOUT",
+                retry_after=3.0,
+            ) from None
 
     def _younger_than(self, seconds: float) -> Catalog | None:
         kept = self._kept

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 import psycopg
 import pytest
 
 from engine.catalog import CatalogSource
+from engine.catalog.order import reference_order
 from engine.db.platform import Platform
-from engine.errors import InvalidRequest
+from engine.errors import InvalidRequest, Unavailable
 
 SCHEMA = """
 CREATE DOMAIN public.short AS varchar(4);
@@ -127,3 +130,68 @@ def test_a_size_counts_indexes_and_parts(catalog, empty_dsn):
     found = CatalogSource(Platform(empty_dsn), "public", None).load()
 
     assert (found.entity("root").size_bytes, found.entity("none").size_bytes) == sizes
+
+
+def test_fields_are_filterable_that_can_be_compared_unless_some_are_listed(catalog, empty_dsn):
+    with psycopg.connect(empty_dsn, autocommit=True) as connection:
+        connection.execute(
+            "CREATE TYPE public.mood AS ENUM ('a'); CREATE TYPE public.two AS (a int);"
+            "CREATE TABLE public.many (i int, v varchar(3), m public.mood, r int4range, a text[], c cidr, j json,"
+            " p point, x xid, two public.two, ja json[], b jsonb, secret_key text, secret text)"
+        )
+
+    def filterable(rules=""):
+        return [f.name for f in catalog(rules).entity("many").fields if f.filterable]
+
+    assert filterable() == ["i", "v", "m", "r", "a", "c", "b"]
+    assert filterable('[entities.many]\ncreated_field = "i"') == ["i", "v", "m", "r", "a", "c", "b"]
+    assert filterable('[entities.many]\nfilterable = ["v", "j", "secret"]') == ["v", "j"]
+    assert filterable("[entities.many]\nfilterable = []") == []
+
+
+def test_a_bare_type_cuts_nothing_off_and_an_array_tells_its_elements(catalog, empty_dsn):
+    with psycopg.connect(empty_dsn, autocommit=True) as connection:
+        connection.execute(
+            "CREATE TYPE public.mood AS ENUM ('a'); CREATE DOMAIN public.moods AS public.mood[];"
+            "CREATE TABLE public.bare (a varchar(3), b char(2), c bit(3), d numeric(5, 2), e public.short,"
+            " f timestamp(0), g varchar(3)[], h public.moods, i public.short[], j char(2)[])"
+        )
+
+    fields = {f.name: (f.bare_type, f.element) for f in catalog().entity("bare").fields}
+    assert [fields[name][0] for name in "abcdef"] == [
+        "character varying", "bpchar", '"bit"', "numeric", "character varying", "timestamp without time zone",
+    ]  # fmt: skip
+    assert [fields[name][1] for name in "aghij"] == ["", "character varying", "enum", "public.short", "bpchar"]
+
+
+def test_parents_stand_before_what_refers_to_them_and_circles_by_name(catalog, empty_dsn):
+    with psycopg.connect(empty_dsn, autocommit=True) as connection:
+        connection.execute(
+            "CREATE SCHEMA refs;"
+            "CREATE TABLE refs.z (id int PRIMARY KEY, up int REFERENCES refs.z);"
+            "CREATE TABLE refs.c (id int PRIMARY KEY, z int REFERENCES refs.z);"
+            "CREATE TABLE refs.y (id int PRIMARY KEY, c int REFERENCES refs.c);"
+            "ALTER TABLE refs.c ADD y int REFERENCES refs.y;"
+            "CREATE TABLE refs.a (id int PRIMARY KEY, y int REFERENCES refs.y);"
+            "CREATE TABLE refs.b (id int PRIMARY KEY)"
+        )
+
+    entities = catalog(schemas="refs").entities()
+    assert [e.name for e in reference_order(reversed(entities))] == ["b", "z", "c", "y", "a"]
+    assert [e.name for e in reference_order(e for e in entities if e.name != "z")] == ["b", "c", "y", "a"]
+
+
+def test_a_locked_table_delays_nobody_who_may_have_the_catalog_of_before(made):
+    world = made("CREATE TABLE public.a (id int PRIMARY KEY)")
+    catalogs = world.resources.catalogs
+    with psycopg.connect(world.resources.platform.dsn) as other:
+        other.execute("LOCK TABLE public.a IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(Unavailable) as caught:
+            catalogs.load()
+        assert caught.value.reason == "LOCK_TIMEOUT"
+        other.rollback()
+        catalogs._failed = None
+        known = catalogs.load()
+        other.execute("LOCK TABLE public.a IN ACCESS EXCLUSIVE MODE")
+        catalogs._kept = (time.monotonic() - 10, known)
+        assert catalogs.load() is known
