@@ -2,8 +2,17 @@
 
 from engine.artifacts.kinds import ArtifactKind
 from engine.artifacts.reader import ArtifactReader
+from engine.artifacts.seekable import SeekableArtifact
 from engine.artifacts.store import ArtifactStore
 from engine.artifacts.sweep import SweepResult
 from engine.artifacts.writer import ArtifactWriter, Closed
 
-__all__ = ["ArtifactKind", "ArtifactReader", "ArtifactStore", "ArtifactWriter", "Closed", "SweepResult"]
+__all__ = [
+    "ArtifactKind",
+    "ArtifactReader",
+    "ArtifactStore",
+    "ArtifactWriter",
+    "Closed",
+    "SeekableArtifact",
+    "SweepResult",
+]

@@ -14,3 +14,4 @@ class ArtifactKind(StrEnum):
     REPORT = "REPORT"
     REJECTS = "REJECTS"
     UNDO = "UNDO"
+    CHANGES = "CHANGES"
