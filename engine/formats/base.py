@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import pyarrow as pa
+
+BLOCK = 2 << 20
+"""Bytes parsed at once, and so the largest record."""
+
+MAX_COLUMNS = 1_600
+"""PostgreSQL's own limit for a table."""
 
 
 @dataclass(frozen=True)
@@ -15,15 +21,18 @@ class BrokenRow:
 
     row: int
     text: str
+    """As the file has it."""
     message: str
+    code: str = "WRONG_FIELD_COUNT"
 
 
 @dataclass(frozen=True)
 class RawBatch:
     """Consecutive records as text, exactly as the file has them; NULL is null.
 
-    `rows` holds each record's number in the file. The header is record 1; a quoted line break does not start a record;
-    blank records count, so that the number is the one a spreadsheet shows.
+    `rows` holds each record's number in the file. CSV: the header is record 1; a quoted line break does not start a
+    record; blank records count, so that the number is the one a spreadsheet shows. JSON: an array's records are
+    counted from 1; of one object a line it is the number of the line it begins on.
     """
 
     cells: pa.RecordBatch
@@ -32,9 +41,11 @@ class RawBatch:
     blank: int = 0
     """Records without any content, which stand in `rows` of no batch."""
     bytes_read: int = 0
-    """Of the file so far."""
+    """Of the upload so far, as it was sent: compressed bytes where it is compressed."""
     has_nul: bool = False
-    """Whether a NUL byte has come by so far: pyarrow keeps it, PostgreSQL's text cannot hold it."""
+    """Whether a NUL has come by so far: pyarrow keeps it, PostgreSQL's text cannot hold it."""
+    raw: Callable[[], Sequence[bytes]] | None = None
+    """JSON only: each record of `rows` as the file has it. Asking costs another look at the block."""
 
 
 class Reader(Protocol):
@@ -46,6 +57,8 @@ class Reader(Protocol):
     """
 
     header: tuple[str, ...]
+    """The names of the columns, in file order. Empty for a JSON file without any object: the batches then hold no
+    cells, only the records that are no objects, as broken rows."""
 
     def batches(self) -> Iterator[RawBatch]: ...
 

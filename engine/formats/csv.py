@@ -1,13 +1,13 @@
 """CSV in, exactly: pyarrow splits, every cell stays text, and what pyarrow would let pass in silence is caught here.
 
-pyarrow swallows the rest of a file after an unterminated quote and turns a column with a broken byte into binary, so
-the bytes are watched on their way in: UTF-8 is checked block by block, quotes are counted. Where the whole file is
-refused, the standard library's strict reader goes over it again to say at which line.
+pyarrow swallows the rest of a file after an unterminated quote, joins text after a closing one to its cell, and turns a
+column with a broken byte into binary, so the bytes are watched on their way in: UTF-8 is checked block by block, and
+so are quotes. Where the whole file is refused, the standard library's strict reader goes over it again to say at which
+line.
 """
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import re
@@ -20,45 +20,62 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from engine.errors import DataInvalid
-from engine.formats.base import BrokenRow, ByteSource, RawBatch
-
-BLOCK = 2 << 20
-"""Bytes parsed at once, and so the largest record."""
+from engine.formats.base import BLOCK, MAX_COLUMNS, BrokenRow, ByteSource, RawBatch
+from engine.formats.compressed import MAX_DECODED
+from engine.formats.csv_quotes import QuoteFault, QuoteTest, first_fault
+from engine.formats.encodings import encoding_of
+from engine.formats.watched import Watched
 
 READ_AHEAD = 4
 """Blocks that pyarrow may hold unparsed. Left alone it reads 32 ahead, which is 64 MiB of the worker's memory."""
 
 MAX_HEADER = 1 << 20
 
-MAX_COLUMNS = 1_600
-"""PostgreSQL's own limit for a table."""
-
-_BOMS = {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16", codecs.BOM_UTF8: ""}
-
 
 class CsvReader:
     """Reads one CSV file with a header. NULL is an unquoted `null_text`; a quoted one is that text."""
 
-    def __init__(self, open_source: Callable[[], ByteSource], *, delimiter: str = ",", null_text: str = "") -> None:
+    def __init__(
+        self,
+        open_source: Callable[[], ByteSource],
+        *,
+        delimiter: str = ",",
+        null_text: str = "",
+        quote: str = '"',
+        encoding: str = "utf-8",
+        max_decoded: int = MAX_DECODED,
+    ) -> None:
         """Args:
-        open_source: opens the file at its start; called again only to say where a refused file is wrong.
+        open_source: opens the file at its start; called again only where its quotes need a closer look.
+        encoding: by its IANA name.
+        max_decoded: bytes that a compressed file may unpack to.
         """
-        if len(delimiter) != 1 or delimiter in '"\r\n' or not delimiter.isascii():
+        if quote not in ('"', "'"):
+            raise DataInvalid(f"quote: expected \" or ', found {quote!r}", reason="OPTION_INVALID")
+        if len(delimiter) != 1 or delimiter in f"{quote}\r\n" or not delimiter.isascii():
             raise DataInvalid(f"delimiter: expected one ASCII character, found {delimiter!r}", reason="OPTION_INVALID")
-        self._open = open_source
-        self._delimiter = delimiter
-        self._null_text = null_text
-        self._source = _Watched(open_source())
+        self._delimiter, self._quote, self._null_text = delimiter, quote, null_text
+        self._encoding = encoding_of(encoding)
+        self._open_source, self._max_decoded = open_source, max_decoded
+        self._source = _Feed(self._open(), QuoteTest(delimiter, quote))
         self.header = self._read_header()
 
     def batches(self) -> Iterator[RawBatch]:
         """The records after the header, in file order."""
         names = [f"c{i}" for i in range(len(self.header))]
         broken: list[BrokenRow] = []
+        test = self._source.test
+        proven = False
         try:
             reader = self._open_arrow(names, broken)
-            yield from self._number(reader, broken)
+            for batch in self._number(reader, broken):
+                if test.alarmed and not proven:
+                    self._prove_quotes()
+                    proven = True
+                yield batch
         except pa.ArrowInvalid as error:
+            if test.alarmed and not proven and not self._source.failure:
+                self._prove_quotes()
             raise self._source.failure or self._explain(error) from None
         except DataInvalid:
             raise
@@ -67,12 +84,15 @@ class CsvReader:
             if self._source.failure:
                 raise self._source.failure from None
             raise
-        if self._source.quotes % 2:
-            raise self._unterminated()
+        if (test.alarmed or test.quotes % 2) and not proven:
+            self._prove_quotes()
+
+    def _open(self) -> Watched:
+        return Watched(self._open_source(), encoding=self._encoding, max_decoded=self._max_decoded)
 
     def _read_header(self) -> tuple[str, ...]:
         data = b""
-        while (end := _record_end(data)) is None:
+        while (end := _record_end(data, self._quote.encode())) is None:
             block = self._source.take(64 << 10)
             if not block:
                 end = len(data)
@@ -86,10 +106,13 @@ class CsvReader:
         return self._split_header(data[:end].decode("utf-8"))
 
     def _split_header(self, text: str) -> tuple[str, ...]:
+        lines = io.StringIO(text, newline="")
         try:
-            header = next(csv.reader(io.StringIO(text, newline=""), delimiter=self._delimiter, strict=True), [])
+            header = next(csv.reader(lines, delimiter=self._delimiter, quotechar=self._quote, strict=True), [])
         except csv.Error as error:
-            raise DataInvalid(f"header: {error}", reason="FILE_NOT_CSV") from None
+            closed = "unexpected end" not in str(error)
+            what = "text after a closing quote" if closed else "a quote that is never closed"
+            raise DataInvalid(f"header: found {what}", reason="FILE_NOT_CSV", metadata={"line": "1"}) from None
         if len(header) > MAX_COLUMNS:
             raise DataInvalid(
                 f"header: found {len(header)} columns, expected at most {MAX_COLUMNS}", reason="FILE_NOT_CSV"
@@ -111,6 +134,7 @@ class CsvReader:
                 read_options=pacsv.ReadOptions(use_threads=False, block_size=BLOCK, column_names=names),
                 parse_options=pacsv.ParseOptions(
                     delimiter=self._delimiter,
+                    quote_char=self._quote,
                     newlines_in_values=True,
                     ignore_empty_lines=False,
                     invalid_row_handler=keep,
@@ -152,40 +176,29 @@ class CsvReader:
             )
         return DataInvalid("file: found content that is no CSV", reason="FILE_NOT_CSV")
 
-    def _unterminated(self) -> DataInvalid:
-        line = self._line_of_open_quote()
-        where = f"line {line}" if line else "the file's end"
-        return DataInvalid(
-            f"file: found a quote that is opened in the record at {where} and never closed",
-            reason="FILE_UNTERMINATED_QUOTE",
-            metadata={"line": str(line)} if line else {},
-        )
-
-    def _line_of_open_quote(self) -> int:
-        source = io.TextIOWrapper(io.BufferedReader(_Raw(self._open())), encoding="utf-8-sig", newline="")
-        csv.field_size_limit(1 << 30)
-        reader = csv.reader(source, delimiter=self._delimiter, strict=True)
-        line = 1
-        try:
-            for _ in reader:
-                line = reader.line_num + 1
-        except csv.Error:
-            return line
-        return 0
+    def _prove_quotes(self) -> None:
+        """Looks at every quote of the file."""
+        if (fault := first_fault(self._open(), self._delimiter, self._quote)) is not None:
+            raise _quote_fault(fault)
 
 
-class _Watched(io.RawIOBase):
-    """The file's bytes on their way into the parser: checked, counted, without a byte order mark."""
+class _Feed(io.RawIOBase):
+    """The file's text on its way into pyarrow: checked, without a byte order mark, no more of it than is wanted."""
 
-    def __init__(self, source: ByteSource) -> None:
+    def __init__(self, source: Watched, test: QuoteTest) -> None:
         self._source = source
         self._pending = b""
-        self._decoder = codecs.getincrementaldecoder("utf-8")("strict")
-        self.bytes_read = 0
-        self.quotes = 0
+        self.test = test
         self.has_nul = False
         self._ahead = threading.Semaphore(READ_AHEAD)
-        self.failure: DataInvalid | None = None
+
+    @property
+    def bytes_read(self) -> int:
+        return self._source.bytes_read
+
+    @property
+    def failure(self) -> Exception | None:
+        return self._source.failure
 
     def readable(self) -> bool:
         return True
@@ -196,30 +209,15 @@ class _Watched(io.RawIOBase):
         self._ahead.acquire(timeout=1.0)
         data = self._pending[:size]
         self._pending = self._pending[size:]
-        if len(data) < size:
-            data += self.take(size - len(data))
-        self.quotes += data.count(b'"')
+        while len(data) < size and (more := self._source.take(size - len(data))):
+            data += more
+        self.test.see(data or b"\n")
         self.has_nul = self.has_nul or b"\0" in data
         return data
 
     def take(self, size: int) -> bytes:
-        """The next bytes, checked, not yet counted as the parser's."""
-        pieces: list[bytes] = []
-        missing = size
-        while missing and (piece := self._source.read(missing)):
-            pieces.append(bytes(piece))
-            missing -= len(piece)
-        data, start = b"".join(pieces), self.bytes_read
-        self.bytes_read += len(data)
-        skipped = self._bom(data) if start == 0 else 0
-        held = len(self._decoder.getstate()[0])
-        if not held and data.isascii():  # decoding would make a text only to throw it away
-            return data[skipped:]
-        try:
-            self._decoder.decode(data[skipped:], final=len(data) < size)
-        except UnicodeDecodeError as error:
-            raise self._fail("found bytes that are no UTF-8", start + skipped + error.start - held) from None
-        return data[skipped:]
+        """The next bytes, not yet the parser's."""
+        return self._source.take(size)
 
     def batch_taken(self) -> None:
         """A block has become a batch: one more may be read."""
@@ -228,44 +226,27 @@ class _Watched(io.RawIOBase):
     def push_back(self, data: bytes) -> None:
         self._pending = data
 
-    def _bom(self, data: bytes) -> int:
-        for bom, name in _BOMS.items():
-            if data.startswith(bom):
-                if name:
-                    raise self._fail(f"found {name} text", 0)
-                return len(bom)
-        return 0
 
-    def _fail(self, what: str, offset: int) -> DataInvalid:
-        self.failure = DataInvalid(
-            f"file: {what} at byte {offset}, expected UTF-8",
-            reason="FILE_NOT_UTF8",
-            metadata={"offset": str(offset)},
+def _quote_fault(fault: QuoteFault) -> DataInvalid:
+    if fault.unterminated:
+        return DataInvalid(
+            f"file: found a quote that is opened in the record at line {fault.line} and never closed",
+            reason="FILE_UNTERMINATED_QUOTE",
+            metadata={"line": str(fault.line)},
         )
-        return self.failure
+    return DataInvalid(
+        f"file: found text after a closing quote at line {fault.line}, expected a delimiter or a line end",
+        reason="FILE_TEXT_AFTER_QUOTE",
+        metadata={"line": str(fault.line)},
+    )
 
 
-class _Raw(io.RawIOBase):
-    """A byte source as the standard library wants a raw file."""
-
-    def __init__(self, source: ByteSource) -> None:
-        self._source = source
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any, /) -> int:
-        data = self._source.read(len(buffer)) or b""
-        buffer[: len(data)] = data
-        return len(data)
-
-
-def _record_end(data: bytes) -> int | None:
+def _record_end(data: bytes, quote: bytes) -> int | None:
     """Where the first record ends, after its line break; None while it is not whole."""
     quoted = False
-    for match in re.finditer(rb'["\r\n]', data):
+    for match in re.finditer(rb"[%b\r\n]" % quote, data):
         mark, end = match.group(), match.end()
-        if mark == b'"':
+        if mark == quote:
             quoted = not quoted
         elif not quoted:
             if mark == b"\r":

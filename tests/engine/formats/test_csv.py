@@ -8,6 +8,7 @@ import io
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,13 +16,14 @@ from hypothesis import strategies as st
 
 from engine.errors import DataInvalid
 from engine.formats import csv as csv_format
+from engine.formats.base import BLOCK
 from engine.formats.csv import CsvReader
 from tests.fix_stack import skip_or_fail
 
 DATA = Path(os.environ.get("DATAOPS_TEST_DATA", Path(__file__).parents[4] / "shared" / "data"))
 
 
-def read(data: bytes, **options: str) -> tuple[tuple[str, ...], list[tuple[int, list[str | None]]], list]:
+def read(data: bytes, **options: Any) -> tuple[tuple[str, ...], list[tuple[int, list[str | None]]], list]:
     reader = CsvReader(lambda: io.BytesIO(data), **options)
     rows: list[tuple[int, list[str | None]]] = []
     broken: list = []
@@ -101,7 +103,7 @@ def test_every_line_end_is_one(end):
         (b"a,b\n1,\xff\n", "FILE_NOT_UTF8"),
         (b"a,b\n1,\xc3", "FILE_NOT_UTF8"),
         (b"caf\xe9,b\n1,2\n", "FILE_NOT_UTF8"),
-        (b"a,b\n1," + b"x" * (csv_format.BLOCK * 2 + 9) + b"\n", "FILE_RECORD_TOO_LARGE"),
+        (b"a,b\n1," + b"x" * (BLOCK * 2 + 9) + b"\n", "FILE_RECORD_TOO_LARGE"),
     ],
 )
 def test_a_file_that_cannot_be_trusted_is_refused_by_name(data, expected):
