@@ -1,6 +1,6 @@
 """The job of an export: lock, snapshot, stream.
 
-The lock comes before the snapshot: without it another session's TRUNCATE or rewriting ALTER would make it read
+The locks come before the snapshot: without them another session's TRUNCATE or rewriting ALTER would make it read
 no rows. Bytes come from COPY and go through sealing as they come; no file is ever whole in memory.
 """
 
@@ -9,21 +9,23 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from psycopg import IsolationLevel, sql
 from sqlalchemy.orm import Session
 
 from engine.access import CallContext, caller_of
-from engine.artifacts import ArtifactKind, ArtifactWriter
+from engine.artifacts import ArtifactKind
+from engine.catalog import Catalog, Entity
 from engine.clock import utc_now
-from engine.db.copy import CopyOut
 from engine.db.models import ExportRow, JobRow
 from engine.db.platform import Connection
 from engine.errors import Aborted, DataOpsError, FailedPrecondition, InternalError
-from engine.exports.model import ExportOptions
-from engine.exports.query import csv_copy, exported_fields
+from engine.exports.model import ExportFormat, ExportOptions, ExportType, Selection
+from engine.exports.request import Notice, not_covered, not_exportable
+from engine.exports.selection import check_selection, check_values
 from engine.exports.states import ExportStatus, move
+from engine.exports.write import Wanted, Written, write_export
 from engine.faults import fault
 from engine.jobs.handlers import Ending
 
@@ -42,9 +44,10 @@ class Exported:
 
     artifact_id: uuid.UUID
     snapshot_at: datetime
-    rows: int
     size: int
     sha256: bytes
+    entities: tuple[Written, ...]
+    notices: list[Notice]
 
 
 class ExportHandler:
@@ -65,7 +68,8 @@ class ExportHandler:
             # the file is known from its first part on, so that a download can follow it
             artifact_id = resources.artifacts.create(session, ArtifactKind.EXPORT, "job", run.job.id)
             row.artifact_id = artifact_id
-        exported = _stream_entity(run, row.entity_types[0], ExportOptions.from_record(row.options), artifact_id)
+            wanted = _wanted(row)
+        exported = _export_snapshot(run, wanted, artifact_id)
         return lambda session: self._end(session, run, exported)
 
     def failed(self, session: Session, job: JobRow, error: DataOpsError) -> None:
@@ -88,43 +92,66 @@ class ExportHandler:
         resources.artifacts.adopt(session, exported.artifact_id, "exports", row.id, row.expires_at + SWEEP_MARGIN)
         row.artifact_id, row.sha256 = exported.artifact_id, exported.sha256
         row.snapshot_at = exported.snapshot_at
-        row.file_size_bytes, row.record_count = exported.size, exported.rows
+        row.file_size_bytes, row.record_count = exported.size, sum(written.rows for written in exported.entities)
+        row.entities = [written.as_record() for written in exported.entities]
+        row.options = row.options | {"notices": exported.notices}
         move(row, S.COMPLETED, now)
 
 
-def _stream_entity(run: JobRun, name: str, options: ExportOptions, artifact_id: uuid.UUID) -> Exported:
+def _wanted(row: ExportRow) -> Wanted:
+    export_type = ExportType(row.export_type)
+    partial = export_type is ExportType.PARTIAL
+    return Wanted(
+        export_id=row.id,
+        export_type=export_type,
+        entities=tuple(row.entity_types),
+        format=ExportFormat(row.format),
+        options=ExportOptions.from_record(row.options),
+        selection=Selection.from_record(row.options.get("selection") or {}) if partial else None,
+        created_at=row.created_at,
+    )
+
+
+def _export_snapshot(run: JobRun, wanted: Wanted, artifact_id: uuid.UUID) -> Exported:
+    """All entities as they are at one moment."""
     resources = run.resources
     with run.platform("export", autocommit=True) as connection:
-        entity = resources.catalogs.read(connection).entity(name)
-        if entity.refused:
-            raise FailedPrecondition(f"{entity.name}: {entity.refused}", reason="ENTITY_NOT_EXPORTABLE")
+        entities = _entities(connection, resources.catalogs.read(connection), wanted)
         connection.isolation_level, connection.read_only = IsolationLevel.REPEATABLE_READ, True
         with connection.transaction():
             # ONLY is no part of LOCK here: partitions and children must stay as they are too
-            connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(entity.qualified))
+            names = sql.SQL(", ").join(entity.qualified for entity in sorted(entities, key=lambda e: e.name))
+            connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(names))
             snapshot_at = resources.clock()
-            now_there = resources.catalogs.read(connection).entity(name)
-            if now_there.fingerprint != entity.fingerprint:
-                raise Aborted(f"{name}: its definition changed while the export began", reason="CATALOG_MOVED")
-            run.stage("EXPORT", rows=entity.estimated_rows)
-            query = csv_copy(entity, exported_fields(entity, options), options)
+            catalog = resources.catalogs.read(connection)
+            for entity in entities:
+                if catalog.entity(entity.name).fingerprint != entity.fingerprint:
+                    raise Aborted(
+                        f"{entity.name}: its definition changed while the export began", reason="CATALOG_MOVED"
+                    )
+            whole = wanted.selection is None or not (wanted.selection.filters or wanted.selection.limit)
+            run.stage("EXPORT", rows=sum(entity.estimated_rows for entity in entities) if whole else None)
             with resources.artifacts.writer(artifact_id) as writer:
-                rows = _copy_out(run, connection, query, writer)
+                written = write_export(run, connection, wanted, entities, snapshot_at, writer)
                 fault("exports.written")
                 run.check()
                 closed = writer.close()
-    return Exported(artifact_id, snapshot_at, rows, closed.size, closed.sha256)
+    full = wanted.export_type is ExportType.FULL
+    notices = not_covered(catalog, [entity.name for entity in entities]) if full else []
+    return Exported(artifact_id, snapshot_at, closed.size, closed.sha256, tuple(written), notices)
 
 
-def _copy_out(run: JobRun, connection: Connection, query: sql.Composed, writer: ArtifactWriter) -> int:
-    """Streams one COPY; returns its rows, as PostgreSQL counted them (the header is none)."""
-    copy, done = CopyOut(connection, query), 0
-    for lines in copy:
-        writer.write(b"".join(lines))
-        done += len(lines)
-        run.progress(rows=done, bytes=writer.size)
-    run.progress(rows=copy.rows, bytes=writer.size)
-    return copy.rows
+def _entities(connection: Connection, catalog: Catalog, wanted: Wanted) -> list[Entity]:
+    """The entities, looked at again: time has passed since the call."""
+    entities = [catalog.entity(name) for name in wanted.entities]
+    values: list[Any] = []
+    for entity in entities:
+        if why := not_exportable(entity):
+            raise FailedPrecondition(f"{entity.name}: {why}", reason="ENTITY_NOT_EXPORTABLE")
+        if wanted.selection is not None:
+            values += check_selection(entity, wanted.selection, alone=len(entities) == 1)
+    check_values(connection, values)
+    return entities
 
 
 def _export(session: Session, job: JobRow) -> ExportRow:

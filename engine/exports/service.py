@@ -12,9 +12,18 @@ from sqlalchemy.orm import Session
 from engine.access import Caller, once
 from engine.audit import record_change, record_intent
 from engine.db.models import ExportRow
-from engine.errors import FailedPrecondition, InvalidRequest, NotBuilt, NotFound
-from engine.exports.model import ExportFile, ExportFormat, ExportRequest, ExportType
-from engine.exports.query import exported_fields
+from engine.errors import FailedPrecondition, NotFound
+from engine.exports.model import (
+    ExportFile,
+    ExportFormat,
+    ExportOptions,
+    ExportRequest,
+    ExportType,
+    file_ending,
+    media_type,
+)
+from engine.exports.request import Resolved, resolve
+from engine.exports.selection import check_values
 from engine.exports.states import FINAL, ExportStatus, move
 from engine.ids import new_id
 from engine.jobs.model import Claim, ClaimMode, JobKind
@@ -32,20 +41,21 @@ class Exports:
         self._resources = resources
 
     def create(self, caller: Caller, request: ExportRequest, request_id: str, body_sha256: bytes) -> ExportRow:
-        """Records an export and its job.
+        """Records an export and its job. Values of a filter are shown to the platform database, which knows its types.
 
         Raises:
-            NotBuilt: NOT_BUILT; PermissionDenied; NotFound: ENTITY_UNKNOWN; AlreadyExists: REQUEST_ID_REUSED;
-            InvalidRequest: OPTION_INVALID, FIELD_UNKNOWN, FIELD_SECRET, FIELD_DUPLICATE.
+            AlreadyExists: REQUEST_ID_REUSED; Unavailable: PLATFORM_UNREACHABLE; and what `resolve` and `check_values`
+            raise.
         """
-        name = _single_entity(request)
-        caller.require("exports.create", name)
-        exported_fields(self._resources.catalogs.load().entity(name), request.options)
+        resolved = resolve(self._resources.catalogs.load(), caller, request)
+        if resolved.values:
+            with self._resources.platform.connect("filter", autocommit=True) as connection:
+                check_values(connection, list(resolved.values))
         now = self._resources.clock()
         with self._resources.db.transaction() as session:
 
             def make() -> uuid.UUID:
-                return _create(session, caller, request, name, now)
+                return _create(session, caller, resolved, request, now)
 
             export_id, fresh = once(session, caller, "CreateExport", request_id, body_sha256, make, now)
             row = _get(session, export_id)
@@ -132,7 +142,8 @@ class Exports:
                 reason=reasons.get(S(row.status), "EXPORT_STATE"),
                 metadata={"status": row.status},
             )
-        return ExportFile(row.artifact_id, row.file_name, "text/csv", lambda: self._writing(export_id))
+        kind = media_type(ExportFormat(row.format), ExportOptions.from_record(row.options).compression)
+        return ExportFile(row.artifact_id, row.file_name, kind, lambda: self._writing(export_id))
 
     def expire(self, now: datetime) -> int:
         """Marks exports whose time is over and lets their files go; how many."""
@@ -160,29 +171,19 @@ class Exports:
             caller.require(operation, entity)
 
 
-def _single_entity(request: ExportRequest) -> str:
-    if request.export_type is not ExportType.ENTITY or len(request.entity_types) != 1:
-        raise NotBuilt("export_type: expected ENTITY with one entity in this release", reason="NOT_BUILT")
-    if request.format is not ExportFormat.CSV:
-        raise NotBuilt(f"format: found {request.format}, expected CSV in this release", reason="NOT_BUILT")
-    delimiter = request.options.delimiter
-    if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n\\\0' or delimiter.isalnum():
-        raise InvalidRequest(f"delimiter: expected one ASCII mark, found {delimiter!r}", reason="OPTION_INVALID")
-    return request.entity_types[0]
-
-
-def _create(session: Session, caller: Caller, request: ExportRequest, name: str, now: datetime) -> uuid.UUID:
-    export_id = new_id()
+def _create(session: Session, caller: Caller, resolved: Resolved, asked: ExportRequest, now: datetime) -> uuid.UUID:
+    export_id, request = new_id(), resolved.request
     row = ExportRow(
         id=export_id,
         export_type=request.export_type.value,
         entity_types=list(request.entity_types),
         format=request.format.value,
         status=S.PENDING.value,
-        options=request.options.as_record() | {"name": request.name},
+        options=request.options.as_record()
+        | {"name": request.name, "selection": request.selection.as_record(), "notices": list(resolved.notices)},
         principal_id=caller.principal_id,
         context=caller.context.as_record(),
-        file_name=f"{name}-{now:%Y%m%dT%H%M%SZ}.csv",
+        file_name=_file_name(asked, now),
         created_at=now,
         updated_at=now,
     )
@@ -202,6 +203,13 @@ def _create(session: Session, caller: Caller, request: ExportRequest, name: str,
     )
     row.job_id = job.id
     return export_id
+
+
+def _file_name(asked: ExportRequest, now: datetime) -> str:
+    """By what was named: an entity, a group, or what several or all are called together."""
+    alone = asked.entity_types[0] if len(asked.entity_types) == 1 else ""
+    name = alone or ("full" if asked.export_type is ExportType.FULL else "bundle")
+    return f"{name}-{now:%Y%m%dT%H%M%SZ}.{file_ending(asked.format, asked.options.compression)}"
 
 
 def _get(session: Session, export_id: uuid.UUID, *, lock: bool = False) -> ExportRow:

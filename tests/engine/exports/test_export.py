@@ -9,8 +9,7 @@ import threading
 import psycopg
 import pytest
 
-from engine.errors import FailedPrecondition, InvalidRequest, NotBuilt
-from engine.exports.model import ExportFormat, ExportOptions, ExportRequest, ExportType
+from engine.errors import FailedPrecondition, InvalidRequest
 from examples.platform import generate
 
 NOTES = "CREATE TABLE public.notes (id int PRIMARY KEY, note text, amount numeric, tags text[])"
@@ -132,23 +131,23 @@ def test_a_truncate_beside_it_waits_or_is_seen_whole(made):
     """The lock comes before the snapshot: a TRUNCATE cannot make a begun export read nothing."""
     world = made(NOTES)
     world.sql("INSERT INTO public.notes SELECT g, 'old' FROM generate_series(1, 1000) g")
-    import engine.exports.run as export_run
+    import engine.exports.write as export_write
 
-    copy_out, asked = export_run._copy_out, []
+    copy_out, asked = export_write._copy_out, []
 
-    def with_truncate(run, connection, query, writer):
+    def with_truncate(*arguments):
         with psycopg.connect(world.resources.platform.dsn, autocommit=True) as other:
             other.execute("SET lock_timeout = '300ms'")
             with pytest.raises(psycopg.errors.LockNotAvailable):
                 other.execute("TRUNCATE public.notes")
             asked.append(True)
-        return copy_out(run, connection, query, writer)
+        return copy_out(*arguments)
 
-    export_run._copy_out = with_truncate
+    export_write._copy_out = with_truncate
     try:
         row, _ = world.export("notes")
     finally:
-        export_run._copy_out = copy_out
+        export_write._copy_out = copy_out
 
     assert asked
     assert row.record_count == 1000
@@ -180,12 +179,6 @@ def test_quoted_and_other_names_work(made):
 
     assert world.load('Ünï "q"', b"a b,select\n1,x\n").status == "COMPLETED"
     assert world.export('Ünï "q"')[1] == b"a b,select\n1,x\n"
-
-
-def test_what_is_not_built_is_said_at_the_call(world):
-    request = ExportRequest(ExportType.ENTITY, ("users",), ExportFormat.JSON, ExportOptions())
-    with pytest.raises(NotBuilt):
-        world.exports.create(world.caller, request, *world.request())
 
 
 def test_an_expired_export_is_gone_and_says_so(made):
