@@ -1,12 +1,11 @@
 """Map: which column of the file fills which field, decided before any row is read.
 
-Unknown, missing, duplicate and case-colliding columns are refused here, all at once: a file whose header is misread is
-valid, row for row, and wrong.
+Unknown, missing, duplicate and case-colliding columns are refused here, and every mapping that cannot be meant, all at
+once: a file whose header is misread is valid, row for row, and wrong.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,12 +13,24 @@ from functools import cached_property
 
 from psycopg import sql
 
-from engine.catalog import Entity, Field
-from engine.errors import DataInvalid, Violation
-from engine.imports.model import ColumnMapping
+from engine.catalog import Catalog, Entity, Field, ForeignKey
+from engine.imports.found import Found, quoted
+from engine.imports.model import FieldMapping
+from engine.imports.steps import check_steps, find_lookup
 
 REJECT_COLUMNS = ("_row", "_code", "_field", "_message")
 """What a reject file appends: left out when the corrected file comes back."""
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """A reference that the file gives by another unique field of its target."""
+
+    reference: ForeignKey
+    """The single-column foreign key of the mapped field."""
+    target: Entity
+    field: Field
+    """Of the target; the file's text is a value of it."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +38,24 @@ class MappedColumn:
     index: int
     """Of the file's column, from 0."""
     field: Field
+    steps: FieldMapping | None = None
+    """None: the cell as it is."""
+    lookup: Lookup | None = None
+
+    @property
+    def read_as(self) -> Field:
+        """What the cell, after its steps, must be a value of."""
+        return self.lookup.field if self.lookup else self.field
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A field that a new row must have and the file does not fill."""
+
+    field: Field
+    code: str
+    """COLUMN_MISSING or SECRET_REQUIRED."""
+    message: str
 
 
 @dataclass(frozen=True)
@@ -35,9 +64,13 @@ class Columns:
 
     header: tuple[str, ...]
     mapped: tuple[MappedColumn, ...]
-    """In catalog order."""
+    """In catalog order. One column may fill several fields."""
     constants: tuple[tuple[Field, sql.Composable], ...]
     server_assigned: tuple[Field, ...]
+    missing: tuple[Missing, ...] = ()
+    """Empty where every row would be a new one: then the file is refused at once."""
+    fixed: tuple[Field, ...] = ()
+    """Those of `constants` that a mapping sets in every row, new or not; the others are for new rows only."""
 
     @cached_property
     def planned(self) -> tuple[Field, ...]:
@@ -53,124 +86,202 @@ class Columns:
 def map_columns(
     header: tuple[str, ...],
     entity: Entity,
-    mapping: tuple[ColumnMapping, ...],
+    mapping: tuple[FieldMapping, ...],
     *,
     may_set_secrets: Callable[[], bool],
+    catalog: Catalog | None = None,
+    key: tuple[str, ...] = (),
+    new_rows_only: bool = True,
 ) -> Columns:
-    """Every column of `header` in its field.
+    """Every column of `header` in its field, every field with its source.
+
+    `mapping` is this entity's; `catalog` is where lookups find their targets. With `new_rows_only` a field that a new
+    row needs must be filled; without, it is told in `missing`, and the columns of `key` must be filled.
 
     Raises:
         DataInvalid: with all that is wrong as violations; its reason is theirs when they are of one kind
-            (COLUMN_UNKNOWN, COLUMN_DUPLICATE, COLUMN_MISSING, FIELD_NOT_SETTABLE, SECRET_FORBIDDEN, SECRET_REQUIRED),
-            else COLUMNS_REFUSED.
+            (COLUMN_UNKNOWN, COLUMN_DUPLICATE, COLUMN_MISSING, KEY_MISSING, FIELD_UNKNOWN, FIELD_NOT_SETTABLE,
+            MAPPING_INVALID, SECRET_FORBIDDEN, SECRET_REQUIRED), else COLUMNS_REFUSED.
     """
-    found = _Found()
-    names = [name for name in header if name not in REJECT_COLUMNS]
-    _refuse_duplicates(names, found)
-    fields = _fields_of(header, entity, mapping, found)
-    mapped = []
-    for index, field in fields:
-        if _settable(header[index], field, found, may_set_secrets):
-            mapped.append(MappedColumn(index, field))
-    set_fields = [m.field for m in mapped]
-    for name, times in Counter(f.name for f in set_fields).items():
-        if times > 1:
-            found.add("COLUMN_DUPLICATE", name, f"found {times} columns for the field {name!r}, expected one")
-    if not fields and not found:
+    found = Found()
+    asked = _Asked(header, entity, mapping, found)
+    asked.refuse_misread_names()
+    asked.refuse_misfits()
+    sources = [*asked.columns(), *asked.constants()]
+    asked.refuse_shared_fields()
+    sources = [s for s in sources if _settable(s, found, may_set_secrets)]
+    mapped = [_mapped(s, entity, catalog, found) for s in sources if s.index is not None]
+    if not mapped and not found:
         found.add("COLUMN_MISSING", "", f"found no column that fills a field of {entity.name}")
-    constants, assigned = _unmapped(entity, {f.name for _, f in fields}, found)
+    fixed = {s.field.name: s.steps.constant for s in sources if s.steps and s.steps.constant is not None}
+    if not new_rows_only:
+        _refuse_missing_key(entity, key, asked.filled, found)
+    constants, assigned, missing = _unmapped(entity, asked.filled, fixed)
+    if new_rows_only:
+        for lack in missing:
+            found.add(lack.code, lack.field.name, lack.message)
     found.refuse()
     order = {field.name: i for i, field in enumerate(entity.fields)}
     mapped.sort(key=lambda m: order[m.field.name])
-    return Columns(header, tuple(mapped), tuple(constants), tuple(assigned))
+    return Columns(
+        header,
+        tuple(mapped),
+        tuple(constants),
+        tuple(assigned),
+        tuple(missing),
+        tuple(field for field, _ in constants if field.name in fixed),
+    )
 
 
-class _Found:
-    """Collects what is wrong with a header."""
+@dataclass(frozen=True)
+class _Source:
+    """Where one field's value comes from: a column of the file, or (without index) the constant in `steps`."""
 
-    def __init__(self) -> None:
-        self._wrong: list[tuple[str, Violation]] = []
-
-    def add(self, code: str, subject: str, description: str) -> None:
-        self._wrong.append((code, Violation(subject, description)))
-
-    def __bool__(self) -> bool:
-        return bool(self._wrong)
-
-    def refuse(self) -> None:
-        if not self._wrong:
-            return
-        codes = {code for code, _ in self._wrong}
-        shown = "; ".join(v.description for _, v in self._wrong[:3])
-        more = f"; and {len(self._wrong) - 3} more" if len(self._wrong) > 3 else ""
-        raise DataInvalid(
-            f"columns: {shown}{more}",
-            reason=codes.pop() if len(codes) == 1 else "COLUMNS_REFUSED",
-            violations=[Violation(v.subject, f"{code}: {v.description}") for code, v in self._wrong],
-        )
+    field: Field
+    named: str
+    """As messages name it: the column, or the field of a constant."""
+    index: int | None = None
+    steps: FieldMapping | None = None
 
 
-def _refuse_duplicates(names: list[str], found: _Found) -> None:
-    for name, times in Counter(names).items():
-        if times > 1:
-            found.add("COLUMN_DUPLICATE", name, f"found the column {name!r} {times} times, expected once")
-    folded = Counter(name.casefold() for name in dict.fromkeys(names))
-    for name in dict.fromkeys(names):
-        if folded[name.casefold()] > 1:
-            found.add("COLUMN_DUPLICATE", name, f"found {name!r} beside a column that differs from it in case only")
+class _Asked:
+    """A header and a mapping, taken together."""
+
+    def __init__(
+        self, header: tuple[str, ...], entity: Entity, mapping: tuple[FieldMapping, ...], found: Found
+    ) -> None:
+        self._header, self._entity, self._mapping, self._found = header, entity, mapping, found
+        self._names = [name for name in header if name not in REJECT_COLUMNS]
+        self._ignored = {m.column for m in mapping if m.column is not None and not m.field}
+        self._named = {m.column for m in mapping if m.column is not None}
+        self._own = [name for name in self._names if name not in self._named and entity.field(name) is not None]
+        self._wanted = [m.field for m in mapping if m.field]
+        self.filled = {name for name in (*self._own, *self._wanted) if entity.field(name) is not None}
+        """Names of the fields that get a value, by a column or a constant."""
+
+    def refuse_misread_names(self) -> None:
+        """Names that could be taken for one another, unless the mapping tells them apart."""
+        for name, times in Counter(self._names).items():
+            if times > 1:
+                self._found.add("COLUMN_DUPLICATE", name, f"found the column {name!r} {times} times, expected once")
+        distinct = list(dict.fromkeys(self._names))
+        folded = Counter(name.casefold() for name in distinct)
+        clear = {f for f in folded if all(name in self._named for name in distinct if name.casefold() == f)}
+        for name in distinct:
+            if folded[name.casefold()] > 1 and name.casefold() not in clear:
+                self._found.add(
+                    "COLUMN_DUPLICATE", name, f"found {name!r} beside a column that differs from it in case only"
+                )
+
+    def refuse_misfits(self) -> None:
+        """Records of the mapping that no file could make sense of, or not this one."""
+        add, taken = self._found.add, {m.column for m in self._mapping if m.field}
+        for m in self._mapping:
+            if (m.column is None) == (m.constant is None):
+                add("MAPPING_INVALID", m.field, f"mapping of {quoted(m.field)}: expected a column or else a constant")
+            elif m.column is None:
+                if not m.field:
+                    add("MAPPING_INVALID", "", "found a constant for no field, expected the field that it fills")
+            elif m.column not in self._header:
+                hint = self._found.near(m.column, (name for name in self._names if name not in self._named))
+                said = f"the mapping names the column {quoted(m.column)}, which the file lacks{hint}"
+                add("COLUMN_UNKNOWN", m.column, said)
+            elif m.field and m.column in self._ignored:
+                add("MAPPING_INVALID", m.column, f"the mapping both leaves out and uses the column {quoted(m.column)}")
+            elif m.field and m.column in REJECT_COLUMNS:
+                add("MAPPING_INVALID", m.column, f"{m.column!r} is a reject file's own column: rename it in the file")
+            if m.field and self._entity.field(m.field) is None:
+                said = f"the mapping names the field {quoted(m.field)}, which {self._entity.name} lacks"
+                add("FIELD_UNKNOWN", m.field, said + self._near_field(m.field))
+        for name in self._header:
+            clash = name in REJECT_COLUMNS and self._entity.field(name) is not None
+            if clash and name not in self._ignored and name not in taken:
+                add("FIELD_NOT_SETTABLE", name, f"{name!r} is a field and a reject file's own column: rename it")
+
+    def columns(self) -> list[_Source]:
+        """The fields that columns fill; a column that fills none and is not left out is refused."""
+        sources = []
+        for index, name in enumerate(self._header):
+            if name in REJECT_COLUMNS or name in self._ignored:
+                continue
+            if name in self._named:
+                steps = [m for m in self._mapping if m.column == name and m.constant is None]
+                known = [(self._entity.field(m.field), m) for m in steps]
+                sources += [_Source(field, name, index, m) for field, m in known if field is not None]
+            elif (field := self._entity.field(name)) is not None:
+                sources.append(_Source(field, name, index))
+            else:
+                hint = self._near_field(name) or "; a mapping to no field leaves it out"
+                said = f"found the column {quoted(name)}, which is no field of {self._entity.name}{hint}"
+                self._found.add("COLUMN_UNKNOWN", name, said)
+        return sources
+
+    def constants(self) -> list[_Source]:
+        made = [m for m in self._mapping if m.constant is not None and m.column is None]
+        known = [(self._entity.field(m.field), m) for m in made]
+        return [_Source(field, m.field, None, m) for field, m in known if field is not None]
+
+    def refuse_shared_fields(self) -> None:
+        for name, times in Counter([*self._own, *self._wanted]).items():
+            if times > 1 and name in self.filled:
+                said = f"found {times} columns or constants for the field {name!r}, expected one"
+                self._found.add("COLUMN_DUPLICATE", name, said)
+
+    def _near_field(self, name: str) -> str:
+        # never a secret field: it would invite somebody to load plain passwords as hashes; and none that is filled
+        fields = [f for f in self._entity.stored if not f.secret and f.name not in self.filled]
+        return self._found.near(name, (f.name for f in fields))
 
 
-def _fields_of(
-    header: tuple[str, ...], entity: Entity, mapping: tuple[ColumnMapping, ...], found: _Found
-) -> list[tuple[int, Field]]:
-    renamed = {m.column: m.field for m in mapping}
-    for step in mapping:
-        if step.column not in header:
-            found.add(
-                "COLUMN_UNKNOWN", step.column, f"the mapping names the column {step.column!r}, which the file lacks"
-            )
-    fields = []
-    for index, name in enumerate(header):
-        if name in REJECT_COLUMNS:
-            if entity.field(name) is not None and renamed.get(name, name) == name:
-                found.add("FIELD_NOT_SETTABLE", name, f"{name!r} is a field and a reject file's own column: rename it")
-            continue
-        field = entity.field(renamed.get(name, name))
-        if field is None:
-            found.add("COLUMN_UNKNOWN", name, _unknown(renamed.get(name, name), entity))
-        else:
-            fields.append((index, field))
-    return fields
-
-
-def _unknown(name: str, entity: Entity) -> str:
-    # never a secret field: it would invite somebody to load plain passwords as hashes
-    open_fields = [f.name.casefold() for f in entity.fields if not f.secret]
-    near = difflib.get_close_matches(name.casefold(), open_fields, n=1)
-    hint = f"; did you mean {next(f.name for f in entity.fields if f.name.casefold() == near[0])!r}?" if near else ""
-    return f"found the column {name[:60]!r}, which is no field of {entity.name}{hint}"
-
-
-def _settable(column: str, field: Field, found: _Found, may_set_secrets: Callable[[], bool]) -> bool:
+def _settable(source: _Source, found: Found, may_set_secrets: Callable[[], bool]) -> bool:
+    field = source.field
     if field.generated:
-        found.add("FIELD_NOT_SETTABLE", column, f"{field.name!r} is generated from other fields and cannot be set")
+        found.add("FIELD_NOT_SETTABLE", source.named, f"{field.name!r} is generated from other fields, cannot be set")
         return False
     if field.secret and not may_set_secrets():
-        found.add("SECRET_FORBIDDEN", column, f"{field.name!r} is a secret field, and setting it is not permitted")
+        found.add(
+            "SECRET_FORBIDDEN", source.named, f"{field.name!r} is a secret field, and setting it is not permitted"
+        )
         return False
+    if source.steps is not None and source.index is None:
+        check_steps(source.steps, field, found)
     return True
 
 
+def _mapped(source: _Source, entity: Entity, catalog: Catalog | None, found: Found) -> MappedColumn:
+    assert source.index is not None
+    steps, lookup = source.steps, None
+    if steps is not None and steps.lookup:
+        target = find_lookup(steps.lookup, source.field, entity, catalog, found)
+        lookup = Lookup(*target) if target else None
+    mapped = MappedColumn(source.index, source.field, steps, lookup)
+    if steps is not None and (lookup or not steps.lookup):
+        check_steps(steps, mapped.read_as, found)
+    return mapped
+
+
+def _refuse_missing_key(entity: Entity, key: tuple[str, ...], filled: set[str], found: Found) -> None:
+    for field in map(entity.column, key):
+        if field.name not in filled:
+            said = f"missing the column {field.name!r}, which tells which row is meant"
+            found.add("KEY_MISSING", field.name, said)
+
+
 def _unmapped(
-    entity: Entity, mapped: set[str], found: _Found
-) -> tuple[list[tuple[Field, sql.Composable]], list[Field]]:
+    entity: Entity, filled: set[str], fixed: dict[str, str]
+) -> tuple[list[tuple[Field, sql.Composable]], list[Field], list[Missing]]:
     constants: list[tuple[Field, sql.Composable]] = []
     assigned: list[Field] = []
+    missing: list[Missing] = []
     for field in entity.stored:
-        if field.name in mapped:
+        if (text := fixed.get(field.name)) is not None:
+            constants.append((field, _constant(field, text)))
+        elif field.name in filled:
             continue
-        if field.secret and field.fill is not None:
-            constants.append((field, sql.SQL("{}::{}").format(sql.Literal(field.fill), sql.SQL(field.storage_type))))
+        elif field.secret and field.fill_sql is not None:
+            constants.append((field, sql.SQL(f"({field.fill_sql})::{field.storage_type}")))
+        elif field.secret and field.fill is not None:
+            constants.append((field, _constant(field, field.fill)))
         elif field.server_assigned:
             assigned.append(field)
         elif field.default is not None:
@@ -178,9 +289,13 @@ def _unmapped(
         elif field.nullable:
             constants.append((field, sql.SQL("NULL")))
         elif field.secret:
-            found.add(
-                "SECRET_REQUIRED", field.name, f"{field.name!r} is secret, required and has no fill in the catalog"
-            )
+            reason, said = "SECRET_REQUIRED", f"{field.name!r} is secret, required and has no fill in the catalog"
+            missing.append(Missing(field, reason, said))
         else:
-            found.add("COLUMN_MISSING", field.name, f"missing the column {field.name!r}, which is required")
-    return constants, assigned
+            reason, said = "COLUMN_MISSING", f"missing the column {field.name!r}, which is required"
+            missing.append(Missing(field, reason, said))
+    return constants, assigned, missing
+
+
+def _constant(field: Field, text: str) -> sql.Composable:
+    return sql.SQL("{}::{}").format(sql.Literal(text), sql.SQL(field.storage_type))

@@ -18,10 +18,9 @@ from engine.formats.base import BrokenRow, RawBatch
 from engine.imports import proof
 from engine.imports.mapping import Columns
 from engine.imports.model import Severity
-
-MASK = "***"
-SHOWN = 200
-"""Characters of a value that a verdict shows."""
+from engine.imports.shown import MASK as MASK
+from engine.imports.shown import SHOWN as SHOWN
+from engine.imports.transform import Refused, transform
 
 VERDICT = pa.schema(
     [
@@ -47,31 +46,36 @@ class Judged:
 
 
 class Judge:
-    """Judges the batches of one file."""
+    """Judges the batches of one file; `json` where the file has arrays in JSON's spelling."""
 
-    def __init__(self, columns: Columns) -> None:
+    def __init__(self, columns: Columns, *, json: bool = False) -> None:
         self._columns = columns
+        self._json = json
         self._names = ["row", *(m.field.name for m in columns.mapped)]
 
     def judge(self, batch: RawBatch) -> Judged:
-        arrays = [batch.cells.column(m.index) for m in self._columns.mapped]
+        arrays = []
         verdicts = [_broken(batch.broken)]
         good: pa.BooleanArray | None = None
         nul: pa.BooleanArray | None = None
         unsure: set[str] = set()
-        for mapped, cells in zip(self._columns.mapped, arrays, strict=True):
-            certain = self._certain(mapped.field, cells)
+        for mapped in self._columns.mapped:
+            cells, refused = transform(batch.cells.column(mapped.index), batch.rows, mapped, json=self._json)
+            verdicts += (_refused(mapped.field, one) for one in refused)
+            taken = _not_among(batch.rows, refused)
+            certain = _and(self._certain(mapped.read_as, cells), taken)
             if batch.has_nul and (free := self._without_nul(mapped.field, cells, batch.rows, verdicts)) is not None:
                 nul, certain = _and(nul, free), _and(certain, free)
             if not mapped.field.nullable and cells.null_count:
-                missing = pc.is_null(cells)
+                missing = _and(pc.is_null(cells), taken)
                 verdicts.append(
                     _verdict(batch.rows.filter(missing), mapped.field, "REQUIRED", "expected a value, found none")
                 )
                 certain = _and(certain, pc.invert(missing))
             if certain is not None:
                 unsure.add(mapped.field.name)
-                good = _and(good, certain)
+            arrays.append(cells)
+            good = _and(good, certain)
         whole = pa.RecordBatch.from_arrays([batch.rows, *arrays], self._names)
         proven = whole if good is None else whole.filter(good)
         doubtful = whole.slice(0, 0) if good is None else whole.filter(_and(pc.invert(good), nul))
@@ -117,12 +121,26 @@ def _broken(broken: Iterable[BrokenRow]) -> pa.RecordBatch:
             pa.array([b.row for b in rows], pa.int64()),
             pa.array([Severity.FAILED.value] * len(rows), pa.string()),
             pa.array([""] * len(rows), pa.string()),
-            pa.array(["WRONG_FIELD_COUNT"] * len(rows), pa.string()),
+            pa.array([b.code for b in rows], pa.string()),
             pa.array([b.message for b in rows], pa.string()),
             pa.array([""] * len(rows), pa.string()),
         ],
         schema=VERDICT,
     )
+
+
+def _refused(field: Field, refused: Refused) -> pa.RecordBatch:
+    words = [Severity.FAILED.value, field.name, refused.code, refused.message]
+    repeated = [pa.repeat(word, len(refused.rows)) for word in words]
+    return pa.RecordBatch.from_arrays([refused.rows, *repeated, refused.values], schema=VERDICT)
+
+
+def _not_among(rows: pa.Int64Array, refused: list[Refused]) -> pa.BooleanArray | None:
+    """True for rows in which no step refused the cell; None when none did. The others are judged on in their other
+    fields, and this one stands in them as NULL."""
+    if not refused:
+        return None
+    return pc.invert(pc.is_in(rows, value_set=pa.concat_arrays([one.rows for one in refused])))
 
 
 def _verdict(rows: pa.Int64Array, field: Field, code: str, message: str) -> pa.RecordBatch:
