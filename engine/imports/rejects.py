@@ -1,22 +1,26 @@
 """The reject file: the refused records in the input's own shape, with why, to be corrected and uploaded as it is.
 
-The file is read a second time for it, which costs nothing where no record was refused.
+The file is read a second time for it, which costs nothing where no record was refused. It is written with the input's
+own options (delimiter, quote, NULL, encoding), so that the same request takes it back; it is never compressed.
 """
 
 from __future__ import annotations
 
-import csv
-import io
+import codecs
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv as pacsv
-
 from engine.formats.base import RawBatch, Reader
-from engine.imports.mapping import REJECT_COLUMNS, Columns
+from engine.imports.mapping import Columns
+from engine.imports.model import ImportOptions
+from engine.imports.rejects_csv import CsvShape
+from engine.imports.rejects_json import JsonShape
+
+_NAMES = {
+    "JSON": ("rejects.json", "application/json"),
+    "JSON_LINES": ("rejects.jsonl", "application/x-ndjson"),
+}
 
 
 @dataclass(frozen=True)
@@ -29,32 +33,50 @@ class Refusal:
     message: str
 
 
-csv.field_size_limit(1 << 30)  # the reader has limited the record; the library's own 128 KiB would be an error
-
-
 class ByteSink(Protocol):
     def write(self, data: bytes) -> None: ...
 
 
-def write_rejects(reader: Reader, columns: Columns, refusals: Iterator[Refusal], sink: ByteSink, delimiter: str) -> int:
+def reject_name(options: ImportOptions) -> tuple[str, str]:
+    """The reject file's name and media type."""
+    return _NAMES.get(options.format, ("rejects.csv", "text/csv"))
+
+
+def write_rejects(
+    reader: Reader, columns: Columns, refusals: Iterator[Refusal], sink: ByteSink, options: ImportOptions
+) -> int:
     """Writes the records of `refusals`, which come in row order; returns how many.
 
-    Cells of secret fields are left empty: what is refused leaves the service, and a secret does not.
+    Values of secret fields are left out: what is refused leaves the service, and a secret does not.
     """
-    options = pacsv.WriteOptions(include_header=False, quoting_style="needed", delimiter=delimiter)
-    names = [columns.header[i] for i in columns.kept]
-    sink.write(_line([*names, *REJECT_COLUMNS], delimiter))
+    shape = JsonShape(columns, options) if options.format in _NAMES else CsvShape(columns, options)
+    encoder = codecs.getincrementalencoder(shape.encoding)()
+    sink.write(encoder.encode(shape.begin()))
     pending = _Pending(refusals)
     written = 0
     for batch in reader.batches():
         wanted = pending.upto(_last_row(batch))
-        if wanted:
-            table = _rejected(batch, columns, wanted, delimiter)
-            out = io.BytesIO()
-            pacsv.write_csv(table, out, options)
-            sink.write(out.getvalue())
-            written += table.num_rows
+        if not wanted:
+            continue
+        lines = []
+        for row, record in _refused(batch, wanted, shape):
+            why = wanted[row]
+            lines.append(shape.record(record, (str(row), why.code, why.field, why.message), first=not written))
+            written += 1
+        sink.write(encoder.encode("".join(lines)))
+    sink.write(encoder.encode(shape.end(written)))
     return written
+
+
+def _refused(
+    batch: RawBatch, wanted: dict[int, Refusal], shape: CsvShape | JsonShape
+) -> Iterator[tuple[int, list[str | None] | bytes]]:
+    """The wanted records by their rows: whole ones as cells or as written, broken ones the same way."""
+    whole = [(row, index) for index, row in enumerate(batch.rows.to_pylist()) if row in wanted]
+    broken = {b.row: b for b in batch.broken if b.row in wanted}
+    found = dict(zip((row for row, _ in whole), shape.whole(batch, [index for _, index in whole]), strict=True))
+    for row in sorted([*found, *broken]):
+        yield row, found[row] if row in found else shape.broken(broken[row])
 
 
 class _Pending:
@@ -73,45 +95,5 @@ class _Pending:
 
 
 def _last_row(batch: RawBatch) -> int:
-    last = batch.rows[-1].as_py() if len(batch.rows) else 0
+    last: int = batch.rows[-1].as_py() if len(batch.rows) else 0
     return max(last, batch.broken[-1].row if batch.broken else 0)
-
-
-def _rejected(batch: RawBatch, columns: Columns, wanted: dict[int, Refusal], delimiter: str) -> pa.Table:
-    secret = {m.index for m in columns.mapped if m.field.secret}
-    mask = pc.is_in(batch.rows, value_set=pa.array(list(wanted), pa.int64()))
-    rows = batch.rows.filter(mask)
-    cells = batch.cells.filter(mask)
-    kept = [
-        pa.nulls(len(rows), pa.string()) if i in secret else cells.column(i) for i in columns.kept
-    ]  # fmt: skip
-    whole = pa.Table.from_arrays([rows, *kept], names=["row", *(f"c{i}" for i in columns.kept)])
-    broken = [b for b in batch.broken if b.row in wanted]
-    if broken:
-        split = [_split(b.text, len(columns.header), delimiter) for b in broken]
-        hidden = bool(secret)  # which cell is the secret one cannot be told in a record of the wrong length
-        extra = [pa.array([None if hidden else cells[i] for cells in split], pa.string()) for i in columns.kept]
-        numbers = pa.array([b.row for b in broken], pa.int64())
-        whole = pa.concat_tables([whole, pa.Table.from_arrays([numbers, *extra], schema=whole.schema)]).sort_by("row")
-    why = [wanted[row] for row in whole.column("row").to_pylist()]
-    for name, values in zip(
-        REJECT_COLUMNS,
-        ([str(w.row) for w in why], [w.code for w in why], [w.field for w in why], [w.message for w in why]),
-        strict=True,
-    ):
-        whole = whole.append_column(name, pa.array(values, pa.string()))
-    return whole.drop_columns(["row"])
-
-
-def _split(text: str, width: int, delimiter: str) -> list[str | None]:
-    """The cells of a record that has too few or too many: filled up, or the last ones joined again."""
-    cells: list[str | None] = list(next(csv.reader([text], delimiter=delimiter), []))
-    if len(cells) > width:
-        cells = [*cells[: width - 1], delimiter.join(c or "" for c in cells[width - 1 :])]
-    return [*cells, *([None] * (width - len(cells)))]
-
-
-def _line(cells: list[str], delimiter: str) -> bytes:
-    out = io.StringIO(newline="")
-    csv.writer(out, delimiter=delimiter, lineterminator="\n").writerow(cells)
-    return out.getvalue().encode()
