@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from psycopg import sql
 
 from engine.catalog import Entity
 from engine.db.platform import Connection
-from engine.errors import Aborted
+from engine.errors import Aborted, PlatformNotPrepared
 from engine.imports.indexes import WORTH_ROWS, is_empty, plain_indexes
 
 if TYPE_CHECKING:
@@ -43,10 +44,12 @@ class LockChoice:
         return asdict(self)
 
 
-def choose_lock(connection: Connection, entity: Entity, writes: int, rows: int) -> LockChoice:
+def choose_lock(
+    connection: Connection, entity: Entity, writes: int, rows: int, *, only_adds: bool = True
+) -> LockChoice:
     """By how much of the table is written. Readers go on, unless the table is empty and its indexes are built after."""
     seconds = round(0.1 + writes / ROWS_PER_SECOND, 1)
-    if writes >= WORTH_ROWS and is_empty(connection, entity) and plain_indexes(connection, entity):
+    if only_adds and writes >= WORTH_ROWS and is_empty(connection, entity) and plain_indexes(connection, entity):
         return LockChoice(ACCESS_EXCLUSIVE, "everybody who uses the table, which is empty", round(seconds / 2, 1))
     if writes > WHOLE_TABLE_SHARE * rows:
         return LockChoice(SHARE_ROW_EXCLUSIVE, "other writers of the table", seconds)
@@ -70,32 +73,58 @@ LOCK_SECONDS = 60.0
 those who queue behind it wait no longer than that."""
 
 
-def wait_for_lock(run: JobRun, connection: Connection, entity: Entity, mode: str) -> None:
-    """Begins the effect's transaction: the fence, then the lock. Says who blocks, each time it does not get it.
+Wanted = tuple[Entity, str]
+"""A table and the mode its lock is wanted in."""
+
+
+def wait_for_locks(run: JobRun, connection: Connection, wanted: Sequence[Wanted]) -> None:
+    """Begins the effect's transaction: the fence, then the locks, all or none of them. Says who blocks, each time it
+    does not get one.
 
     Raises:
         Aborted: PLAN_STALE when there is no such table any more.
+        PlatformNotPrepared: RIGHTS_MISSING, with the SQL that gives them.
         psycopg.errors.LockNotAvailable: after LOCK_SECONDS; the job tries again later.
     """
     deadline, pause = time.monotonic() + LOCK_SECONDS, 0.2
-    statement = sql.SQL("LOCK TABLE {} IN {} MODE").format(entity.relation, sql.SQL(mode))
-    while True:
-        run.hold(connection)
-        try:
-            connection.execute(statement)
-            return
-        except psycopg.errors.UndefinedTable:
-            raise Aborted(f"{entity.name}: it has gone since the plan", reason="PLAN_STALE") from None
-        except psycopg.errors.LockNotAvailable:
-            connection.rollback()
-            if time.monotonic() > deadline:
-                raise
+    while (blocked := _lock(run, connection, wanted)) is not None:
+        entity, mode = blocked
+        if time.monotonic() > deadline:
+            raise psycopg.errors.LockNotAvailable(f"{mode} on {entity.name} not had in {LOCK_SECONDS:.0f} s")
         run.notice("LOCK_WAITING", f"waiting for {mode} on {entity.name}, held by {_holders(connection, entity)}")
         until = time.monotonic() + pause
         while time.monotonic() < until:
             run.check()
             time.sleep(0.1)
         pause = min(pause * 2, 5.0)
+
+
+def _lock(run: JobRun, connection: Connection, wanted: Sequence[Wanted]) -> Wanted | None:
+    """One try: None when all locks are held, else the one that was not to be had; then the transaction is over."""
+    run.hold(connection)
+    for entity, mode in sorted(wanted, key=lambda w: (w[0].schema, w[0].table)):
+        try:
+            connection.execute(sql.SQL("LOCK TABLE {} IN {} MODE").format(entity.relation, sql.SQL(mode)))
+        except psycopg.errors.UndefinedTable:
+            raise Aborted(f"{entity.name}: it has gone since the plan", reason="PLAN_STALE") from None
+        except psycopg.errors.InsufficientPrivilege:
+            connection.rollback()
+            raise _rights_missing(connection, entity) from None
+        except psycopg.errors.LockNotAvailable:
+            connection.rollback()
+            return entity, mode
+    return None
+
+
+def _rights_missing(connection: Connection, entity: Entity) -> PlatformNotPrepared:
+    row = connection.execute("SELECT quote_ident(current_user)").fetchone()
+    grant = f"GRANT SELECT, INSERT, UPDATE, DELETE ON {_text(connection, entity)} TO {row[0] if row else ''};"
+    connection.rollback()
+    return PlatformNotPrepared(
+        f"{entity.name}: found no right to write it; let its owner run: {grant}",
+        reason="RIGHTS_MISSING",
+        metadata={"sql": grant},
+    )
 
 
 def _holders(connection: Connection, entity: Entity) -> str:

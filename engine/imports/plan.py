@@ -1,353 +1,318 @@
 """Plan: what apply will do, computed in a read-only transaction, written down, bound by a digest.
 
-The transaction is REPEATABLE READ READ ONLY and locks the table before it takes its snapshot: without the lock another
-session's TRUNCATE or rewriting ALTER would let the snapshot read nothing.
+The transaction is REPEATABLE READ READ ONLY and locks the tables before it takes its snapshot: without the locks
+another session's TRUNCATE or rewriting ALTER would let the snapshot read nothing.
 """
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
+import psycopg
 from psycopg import IsolationLevel, sql
 
 from engine.access import Caller
-from engine.artifacts import ArtifactKind
 from engine.catalog import Catalog, Entity
-from engine.db.copy import CopyOut
 from engine.db.models import ImportRow, UploadRow
 from engine.db.platform import Connection
-from engine.errors import Aborted, DataInvalid, FailedPrecondition, NotBuilt
+from engine.errors import Aborted, DataInvalid, PlatformNotPrepared
 from engine.faults import fault
-from engine.formats.base import ByteSource, RawBatch, Reader
-from engine.imports import planfile
-from engine.imports.backup import NOT_BACKED_UP
-from engine.imports.decode import open_reader, without_guard
-from engine.imports.fingerprints import fingerprint, new_seed
-from engine.imports.locks import LockChoice, choose_lock, rows_there
-from engine.imports.mapping import Columns, map_columns
-from engine.imports.model import ColumnMapping, ImportOptions, ImportType
-from engine.imports.rejects import Refusal, write_rejects
+from engine.formats.base import Reader
+from engine.imports.edges import Edge, Table, read_edges
+from engine.imports.effects import Effects, Origin, new_column
+from engine.imports.fingerprints import new_seed
+from engine.imports.model import FieldMapping, ImportOptions, ImportType
+from engine.imports.planwrite import Planned, PlanWriter
+from engine.imports.refusals import is_refusal
+from engine.imports.replace import find_gone
 from engine.imports.rules import Rules
-from engine.imports.staging import ROW, STAGED, VERDICTS, Staging, equal
+from engine.imports.settle import settle
+from engine.imports.sources import open_sources
+from engine.imports.sqltext import all_of, equal, joined, listed
+from engine.imports.staging import ROW, Staging
+from engine.imports.targets import Target, make_target
 from engine.imports.validate import Judge, Judged
 
 if TYPE_CHECKING:
     from engine.jobs.run import JobRun
 
 
-OWN_COLUMNS = {"#row", "#print", "#shown", "#first"}
-"""What stands beside a table's own columns in temp tables."""
-
-MOST_FIELDS = 1_598
-"""PostgreSQL's 1,600 columns of a table, less two of ours."""
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Rows of the file: total = insert + skip + failed."""
-
-    total: int
-    insert: int
-    skip: int
-    failed: int
-    blank: int
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A finished plan: its artifacts are closed and still the job's."""
-
-    artifact_id: uuid.UUID
-    rejects_artifact_id: uuid.UUID | None
-    digest: bytes
-    counts: Counts
-    summary: dict[str, Any]
-
-
-@dataclass
-class _Tally:
-    records: int = 0
-    blank: int = 0
-    verdicts: int = 0
-    bytes_read: int = 0
-
-
 class Planner:
     """Makes one plan. The methods are the stages, in the order of `plan`."""
 
-    def __init__(self, run: JobRun, row: ImportRow, upload: UploadRow, caller: Caller) -> None:
+    def __init__(
+        self, run: JobRun, row: ImportRow, upload: UploadRow, caller: Caller, *, guarded: bool = False
+    ) -> None:
+        """Args:
+        guarded: the file is known to be written with the formula guard, whatever the caller says.
+        """
         self._run = run
         self._resources = run.resources
         self._row = row
         self._upload = upload
         self._caller = caller
-        self._options = ImportOptions.from_record(row.options)
-        self._tally = _Tally()
+        options = ImportOptions.from_record(row.options)
+        if guarded and options.format == "CSV":
+            options = replace(options, csv=replace(options.csv, undo_formula_guard=True))
+        self._options = options
+        self._mode = ImportType(row.import_type)
         self._seed = new_seed()
 
     def plan(self) -> Planned:
         """Raises:
-        DataInvalid: the file cannot be used: its reader's, the mapping's reasons, TOO_MANY_ERRORS.
-        NotBuilt: NOT_BUILT for a mode of a later release.
-        FailedPrecondition: ENTITY_NOT_IMPORTABLE.
+        DataInvalid: the file cannot be used: its reader's, the mapping's reasons, TOO_MANY_ERRORS, KEY_UNREADABLE.
+        FailedPrecondition: ENTITY_NOT_IMPORTABLE, KEY_NOT_USABLE, ROWS_REFERENCED, CASCADE_NOT_ALLOWED.
         """
         run = self._run
         with run.platform("plan", autocommit=True) as connection:
-            entity = self._entity(self._resources.catalogs.read(connection))
-            reader = self._reader()
-            columns = map_columns(
-                reader.header,
-                entity,
-                tuple(ColumnMapping(**m) for m in self._row.options.get("mapping", [])),
-                may_set_secrets=lambda: self._caller.may("secrets.set", entity.name),
-            )
-            staging = Staging(connection, entity, columns)
-            staging.create()
+            catalog = self._resources.catalogs.read(connection)
+            targets, readers = self._targets(connection, catalog)
+            for target in targets:
+                target.staging = Staging(
+                    connection, target.entity, target.columns,
+                    mode=self._mode, key=target.key, number=target.number,
+                )  # fmt: skip
+            with _temp_tables(connection):
+                for target in targets:
+                    target.staging.create()
+                effects = self._effects(connection, catalog, targets)
             connection.isolation_level, connection.read_only = IsolationLevel.REPEATABLE_READ, True
-            with connection.transaction():
-                connection.execute(_lock_what_is_read(entity))
-                catalog = self._same_catalog(connection, entity)
-                unchecked = self._load(staging, reader, columns, catalog)
-                return self._write(connection, entity, columns, staging, unchecked)
+            # undone at its end: READ ONLY lets a check's function call pg_notify, which a COMMIT would send
+            with connection.transaction(force_rollback=True):
+                connection.execute(_lock_what_is_read([t.entity for t in targets], catalog, effects))
+                catalog = self._same_catalog(connection, targets)
+                rules = self._load(targets, readers)
+                self._judge(targets, rules, catalog)
+                self._follow(targets, effects)
+                fault("imports.plan.judged")
+                return PlanWriter(run, self._row, self._upload, self._options, self._seed).write(
+                    connection, targets, effects
+                )
 
-    def _entity(self, catalog: Catalog) -> Entity:
-        entity = catalog.entity(self._row.entity_type)
-        if entity.refused or entity.has_rules:
-            why = entity.refused or "it has rules, which would change what is written"
-            raise FailedPrecondition(f"{entity.name}: {why}", reason="ENTITY_NOT_IMPORTABLE")
-        if (clash := {f.column for f in entity.stored} & OWN_COLUMNS) or len(entity.stored) > MOST_FIELDS:
-            why = f"it has a column {clash.pop()!r}, which staging needs" if clash else "it has over 1,598 columns"
-            raise FailedPrecondition(f"{entity.name}: {why}", reason="ENTITY_NOT_IMPORTABLE")
-        if ImportType(self._row.import_type) is not ImportType.ADDITIVE:
-            raise NotBuilt(f"import type: found {self._row.import_type}, expected ADDITIVE", reason="NOT_BUILT")
-        return entity
+    # --- before the transaction
 
-    def _reader(self) -> Reader:
-        return open_reader(self._open_upload, self._options)
+    def _targets(self, connection: Connection, catalog: Catalog) -> tuple[list[Target], list[Reader]]:
+        """The entities of the import, each with its file; of a bundle in the manifest's order."""
+        mapping = tuple(FieldMapping.from_record(m) for m in self._row.options.get("mapping", []))
+        targets: list[Target] = []
+        readers: list[Reader] = []
+        for number, source in enumerate(
+            open_sources(self._resources, self._row, self._upload, self._options, check=self._run.check)
+        ):
+            entity = catalog.entity(source.entity)
+            own = tuple(m for m in mapping if m.entity in ("", entity.name))
+            if source.options is not self._options:  # a bundle of ours holds generated fields to be looked at
+                own += tuple(FieldMapping("", column=f.name) for f in entity.fields if f.generated)
+            _check_constants(connection, entity, own)
+            target, reader = make_target(
+                number,
+                entity,
+                catalog,
+                options=source.options,
+                mode=self._mode,
+                mapping=own,
+                open_file=source.open_file,
+                may_set_secrets=lambda name=entity.name: self._caller.may("secrets.set", name),  # type: ignore[misc]
+                fields=source.fields,
+            )
+            target.records = source.records
+            for mapped in target.columns.mapped:
+                if mapped.lookup is not None:  # a lookup tells which values stand there
+                    self._caller.require("imports.read", mapped.lookup.target.name)
+            targets.append(target)
+            readers.append(reader)
+        return targets, readers
 
-    def _open_upload(self) -> ByteSource:
-        assert self._upload.artifact_id is not None
-        return self._resources.artifacts.reader(self._upload.artifact_id).open()
+    def _effects(self, connection: Connection, catalog: Catalog, targets: list[Target]) -> Effects:
+        """Only rows that go or get another key can set a foreign key off."""
+        edges: list[Edge] = []
+        origins: list[tuple[Table, str]] = []
+        if self._mode is not ImportType.ADDITIVE:
+            edges = read_edges(connection)
+            for target in targets:
+                table = (target.entity.schema, target.entity.table)
+                if self._mode is ImportType.REPLACE:
+                    origins.append((table, "DELETE"))
+                if any(_changes(target, edge) for edge in edges):
+                    origins.append((table, "UPDATE"))
+        effects = Effects(connection, catalog, edges, self._seed)
+        effects.create(origins)
+        return effects
 
-    def _same_catalog(self, connection: Connection, entity: Entity) -> Catalog:
+    def _same_catalog(self, connection: Connection, targets: list[Target]) -> Catalog:
         catalog = self._resources.catalogs.read(connection)
-        if catalog.entity(entity.name).fingerprint != entity.fingerprint:
-            raise Aborted(f"{entity.name}: its definition changed while planning began", reason="CATALOG_MOVED")
+        for target in targets:
+            name = target.entity.name
+            if catalog.entity(name).fingerprint != target.entity.fingerprint:
+                raise Aborted(f"{name}: its definition changed while planning began", reason="CATALOG_MOVED")
         return catalog
 
-    def _load(self, staging: Staging, reader: Reader, columns: Columns, catalog: Catalog) -> list[str]:
-        """The file, staged and judged; gives the names of what only apply can judge."""
+    # --- inside
+
+    def _load(self, targets: list[Target], readers: list[Reader]) -> list[Rules]:
+        """The files, staged: cells judged by their own text, the doubtful ones by their type's input function."""
         run = self._run
         run.stage("VALIDATE", bytes=self._upload.committed_size)
-        judge = Judge(columns)
-        unsure = staging.load((judge.judge(batch) for batch in self._batches(reader)), self._seen)
-        run.progress(rows=self._tally.records, bytes=self._upload.committed_size)
-        run.stage("COMPARE", rows=self._tally.records)
+        done = 0
+        found = [Rules(target.staging) for target in targets]
+        for target, rules, reader in zip(targets, found, readers, strict=True):
+            judge = Judge(target.columns, json=target.options.format != "CSV")
+            start = done
+
+            def seen(judged: Judged, target: Target = target, start: int = start) -> None:
+                target.tally.faults += judged.verdicts.num_rows
+                self._refuse_many(sum(t.tally.faults for t in targets))
+                rows = start + target.tally.records
+                run.progress(rows=rows, bytes=target.tally.bytes_read if len(targets) == 1 else None)
+
+            unsure = target.staging.load((judge.judge(batch) for batch in target.batches(reader)), seen)
+            done = start + target.tally.records
+            run.progress(rows=done, bytes=self._upload.committed_size if target is targets[-1] else None)
+            rules.cells(unsure, check=run.check)
+        run.stage("COMPARE", rows=done)
         fault("imports.plan.staged")
-        rules = Rules(staging)
-        rules.judge(unsure, catalog, check=run.check)
-        return rules.unchecked
+        return found
 
-    def _batches(self, reader: Reader) -> Iterator[RawBatch]:
-        for batch in reader.batches():
-            self._tally.records += batch.cells.num_rows + len(batch.broken)
-            self._tally.blank += batch.blank
-            self._tally.bytes_read = batch.bytes_read
-            yield without_guard(batch) if self._options.csv.undo_formula_guard else batch
+    def _judge(self, targets: list[Target], rules: list[Rules], catalog: Catalog) -> None:
+        """What the table and other rows tell."""
+        run, stagings = self._run, [t.staging for t in targets]
+        for rule in rules:
+            rule.lookups(stagings)
+            run.check()
+        for target in targets:
+            if target.staging.matches:
+                target.staging.match()
+            if self._mode is ImportType.REPLACE:
+                target.gone = find_gone(target.staging, self._seed, target.tally.records)
+            run.check()
+        for rule, target in zip(rules, targets, strict=True):
+            rule.rows(check=run.check)
+            target.unchecked, target.unchecked_new = rule.unchecked, rule.unchecked_new
+        settle(stagings, catalog, check=run.check)
+        for rule in rules:
+            rule.secrets()
 
-    def _seen(self, judged: Judged) -> None:
-        self._tally.verdicts += judged.verdicts.num_rows
-        self._refuse_many(self._tally.verdicts)
-        self._run.progress(rows=self._tally.records, bytes=self._tally.bytes_read)
+    def _follow(self, targets: list[Target], effects: Effects) -> None:
+        origins = [origin for target in targets for origin in _origins(target, effects)]
+        if not origins:
+            return
+        by_table = {(t.entity.schema, t.entity.table): t for t in targets}
+        allowed = set(self._options.allow_cascade)
+        effects.follow(
+            origins,
+            lambda edge: _stays(by_table.get(edge.source), edge),
+            allowed=lambda name: name in allowed and self._caller.may("imports.apply", name, self._mode.value),
+            written=frozenset(by_table),
+            check=self._run.check,
+        )
 
     def _refuse_many(self, faults: int) -> None:
         limit = self._resources.settings.max_import_errors
         if faults > limit:
             raise DataInvalid(f"file: found more than {limit:,} faults in its rows", reason="TOO_MANY_ERRORS")
 
-    def _write(
-        self, connection: Connection, entity: Entity, columns: Columns, staging: Staging, unchecked: list[str]
-    ) -> Planned:
-        counts = self._counts(connection)
-        run, store = self._run, self._resources.artifacts
-        run.stage("PLAN", rows=counts.insert)
-        planned_at = self._resources.clock()
-        there = rows_there(connection, entity)
-        lock = choose_lock(connection, entity, counts.insert, there)
-        with self._resources.db.transaction() as session:
-            artifact_id = store.create(session, ArtifactKind.PLAN, "job", run.job.id)
-        proven = not columns.server_assigned
-        with store.writer(artifact_id) as sink:
-            streams = {
-                "INSERT": self._inserts(connection, entity, columns, sink, proven),
-                "SKIP": self._skips(connection, entity, columns, staging, sink),
-                "ERRORS": self._errors(connection, sink),
-            }
-            head = self._head(entity, columns, counts, lock, streams)
-            head |= {"planned_at": planned_at.isoformat(), "rows_before": there}
-            digest = planfile.write_head(sink, head)
-            sink.close()
-        fault("imports.plan.written")
-        rejects = self._rejects(connection, columns, counts)
-        return Planned(artifact_id, rejects, digest, counts, self._summary(head, unchecked, columns, lock))
 
-    def _counts(self, connection: Connection) -> Counts:
-        row = connection.execute(
-            sql.SQL(
-                "SELECT count(*) FILTER (WHERE faults > 0), count(*) FILTER (WHERE faults = 0), "
-                "coalesce(sum(faults), 0)::bigint FROM "
-                "(SELECT count(*) FILTER (WHERE severity = 'FAILED') AS faults FROM {} GROUP BY row) r"
-            ).format(VERDICTS)
-        ).fetchone()
-        failed, skip, faults = row if row else (0, 0, 0)
-        self._refuse_many(faults)
-        total = self._tally.records
-        return Counts(total, total - failed - skip, skip, failed, self._tally.blank)
+def _changes(target: Target, edge: Edge) -> bool:
+    """Whether an update may change what the foreign key refers to."""
+    mine = edge.target == (target.entity.schema, target.entity.table)
+    touched = {m.field.column for m in target.columns.mapped} | {f.column for f in target.columns.fixed}
+    return mine and bool(set(edge.target_columns) & touched - set(target.key or target.entity.key))
 
-    # --- the streams
 
-    def _inserts(
-        self, connection: Connection, entity: Entity, columns: Columns, sink: planfile.PartSink, proven: bool
-    ) -> dict[str, Any]:
-        """Good rows in key order, each with the fingerprint it will have if nothing but the plan decides it."""
-        stored = [f.column for f in entity.stored]
-        planned = [f.column for f in columns.planned]
-        printed = fingerprint("s", stored, self._seed) if proven else sql.SQL("NULL::bigint")
-        keyed = [c for c in entity.key if c in planned]
-        order = [sql.Identifier(c) for c in keyed] if keyed == list(entity.key) and keyed else [ROW]
-        query = sql.SQL(
-            "COPY (SELECT s.{row}, {print}, {columns} FROM {staged} s "
-            "WHERE NOT EXISTS (SELECT FROM {verdicts} v WHERE v.row = s.{row}) ORDER BY {order}) TO STDOUT"
+def _origins(target: Target, effects: Effects) -> list[Origin]:
+    """Where foreign keys may be set off: rows that go, and rows whose referred columns change, as they are now."""
+    staging, table = target.staging, (target.entity.schema, target.entity.table)
+    found = [Origin(table, staging.gone, "DELETE")] if target.gone else []
+    for columns in dict.fromkeys(e.target_columns for e in effects.edges if _changes(target, e)):
+        rows = sql.SQL(
+            "(SELECT {}, {} FROM {} s JOIN {} m ON m.{} = s.{} AND NOT m.same JOIN {} t ON {} WHERE NOT {} AND {})"
         ).format(
-            row=ROW,
-            print=printed,
-            columns=sql.SQL(", ").join(sql.SQL("s.") + sql.Identifier(c) for c in planned),
-            staged=STAGED,
-            verdicts=VERDICTS,
-            order=sql.SQL(", ").join(sql.SQL("s.") + column for column in order),
+            listed("t", [f.column for f in staging.entity.stored]), _becomes(staging, columns),
+            staging.staged, staging.matched, ROW, ROW,
+            staging.entity.relation, equal(staging.key_fields),
+            staging.same(tuple(c for c in columns if c in staging.touched)), staging.good(),
+        )  # fmt: skip
+        found.append(Origin(table, rows, "UPDATE", columns))
+    return found
+
+
+def _becomes(staging: Staging, columns: tuple[str, ...]) -> sql.Composable:
+    """What an update makes of columns that others refer to."""
+    return joined(
+        sql.SQL("{}.{} AS {}").format(
+            sql.SQL("s" if c in staging.written else "t"), sql.Identifier(c), new_column(n)
         )
-        return self._stream(connection, query, sink, "INSERT", tuple(2 + planned.index(c) for c in keyed))
+        for n, c in enumerate(columns)
+    )  # fmt: skip
 
-    def _skips(
-        self, connection: Connection, entity: Entity, columns: Columns, staging: Staging, sink: planfile.PartSink
-    ) -> dict[str, Any]:
-        """Rows left because the table has their key, with the fingerprint of what apply must still find there."""
-        if not staging.keyed:
-            return planfile.StreamWriter(sink, "SKIP").close()
-        keys = sql.SQL(", ").join(sql.SQL("t.") + sql.Identifier(c) for c in entity.key)
-        query = sql.SQL(
-            "COPY (SELECT s.{row}, {print}, {keys} FROM {staged} s JOIN {table} t ON {equal} WHERE s.{row} IN "
-            "(SELECT row FROM {verdicts} WHERE code = 'KEY_EXISTS') ORDER BY {keys}) TO STDOUT"
-        ).format(
-            row=ROW,
-            print=fingerprint("t", relied_columns(entity, columns), self._seed),
-            keys=keys,
-            staged=STAGED,
-            table=entity.relation,
-            equal=equal(map(entity.column, entity.key)),
-            verdicts=VERDICTS,
-        )
-        return self._stream(connection, query, sink, "SKIP", tuple(range(2, 2 + len(entity.key))))
 
-    def _errors(self, connection: Connection, sink: planfile.PartSink) -> dict[str, Any]:
-        query = sql.SQL(
-            "COPY (SELECT row, severity, field, code, message, value FROM {} ORDER BY row, field, code) TO STDOUT"
-        ).format(VERDICTS)
-        return self._stream(connection, query, sink, "ERRORS", ())
-
-    def _stream(
-        self,
-        connection: Connection,
-        query: sql.Composed,
-        sink: planfile.PartSink,
-        name: str,
-        key_at: tuple[int, ...],
-    ) -> dict[str, Any]:
-        writer = planfile.StreamWriter(sink, name, key_at=key_at)
-        for lines in CopyOut(connection, query):
-            writer.add(lines)
-            self._run.progress(rows=writer.lines if name == "INSERT" else None)
-        return writer.close()
-
-    # --- the head and what is shown of it
-
-    def _head(
-        self, entity: Entity, columns: Columns, counts: Counts, lock: LockChoice, streams: dict[str, Any]
-    ) -> dict[str, Any]:
-        return {
-            "format": planfile.FORMAT,
-            "import_id": str(self._row.id),
-            "import_type": self._row.import_type,
-            "entity": entity.name,
-            "catalog": entity.fingerprint,
-            "upload_sha256": (self._upload.sha256 or b"").hex(),
-            "options": self._options.as_record(),
-            "planned": [f.column for f in columns.planned],
-            "assigned": [f.name for f in columns.server_assigned],
-            "relied": relied_columns(entity, columns),
-            "seed": self._seed,
-            "lock": lock.as_record(),
-            "counts": {name: getattr(counts, name) for name in ("total", "insert", "skip", "failed", "blank")},
-            "streams": streams,
-        }
-
-    def _summary(
-        self, head: dict[str, Any], unchecked: list[str], columns: Columns, lock: LockChoice
-    ) -> dict[str, Any]:
-        notices = [NOT_BACKED_UP]
-        if unchecked:
-            names = ", ".join(unchecked)
-            notices.append({"code": "CHECKED_AT_APPLY", "message": f"apply decides whether {names} holds"})
-        if self._tally.blank:
-            notices.append({"code": "BLANK_RECORDS", "message": f"{self._tally.blank} blank records are left out"})
-        return {
-            "counts": head["counts"],
-            "lock": lock.as_record(),
-            "planned_at": head["planned_at"],
-            "rows_before": head["rows_before"],
-            "server_assigned": [f.name for f in columns.server_assigned],
-            "mapped": {columns.header[m.index]: m.field.name for m in columns.mapped},
-            "notices": notices,
-        }
-
-    # --- the reject file
-
-    def _rejects(self, connection: Connection, columns: Columns, counts: Counts) -> uuid.UUID | None:
-        if not counts.failed:
-            return None
-        run, store = self._run, self._resources.artifacts
-        run.stage("REJECTS", rows=counts.failed)
-        with self._resources.db.transaction() as session:
-            artifact_id = store.create(session, ArtifactKind.REJECTS, "job", run.job.id)
-        with store.writer(artifact_id) as sink, connection.cursor("refusals") as cursor:
-            cursor.itersize = 10_000
-            cursor.execute(
-                sql.SQL(
-                    "SELECT row, (array_agg(code ORDER BY field, code))[1], "
-                    "(array_agg(field ORDER BY field, code))[1], "
-                    "left(string_agg(message, '; ' ORDER BY field, code), 1000) "
-                    "FROM {} WHERE severity = 'FAILED' GROUP BY row ORDER BY row"
-                ).format(VERDICTS)
+def _stays(target: Target | None, edge: Edge) -> sql.Composable | None:
+    """The referring row `t` is not deleted by the plan itself, nor does the plan give it another reference."""
+    if target is None:
+        return None
+    staging = target.staging
+    conditions: list[sql.Composable] = []
+    if staging.mode is ImportType.REPLACE:
+        conditions.append(sql.SQL("NOT ") + staging.leaves("t"))
+    if staging.touches(edge.columns):
+        conditions.append(
+            sql.SQL("NOT EXISTS (SELECT FROM {} s JOIN {} m ON m.{} = s.{} AND NOT m.same WHERE {})").format(
+                staging.staged, staging.matched, ROW, ROW, all_of(equal(staging.key_fields), staging.good())
             )
-            refusals = (Refusal(*row) for row in cursor)
-            write_rejects(self._reader(), columns, refusals, sink, self._options.csv.delimiter)
-            sink.close()
-        return artifact_id
+        )
+    return all_of(*conditions) if conditions else None
 
 
-def relied_columns(entity: Entity, columns: Columns) -> list[str]:
-    """What a skipped row's stay depends on: its key, unique and mapped fields, in catalog order. Others may move."""
-    relied = set(entity.key) | {m.field.column for m in columns.mapped}
-    for key in entity.unique:
-        relied |= set(key.columns)
-    return [f.column for f in entity.stored if f.column in relied]
+@contextmanager
+def _temp_tables(connection: Connection) -> Iterator[None]:
+    """What keeps us from making temp tables is the platform's to change: a missing right, or an event trigger.
+
+    Raises:
+        PlatformNotPrepared: PLATFORM_NOT_PREPARED.
+    """
+    try:
+        yield
+    except psycopg.Error as error:
+        if not (isinstance(error, psycopg.errors.InsufficientPrivilege) or is_refusal(error)):
+            raise
+        grant = f"GRANT TEMPORARY ON DATABASE {connection.info.dbname} TO {connection.info.user};"
+        raise PlatformNotPrepared(
+            f"platform database: it let us make no temporary tables (SQLSTATE {error.sqlstate}); they take the right"
+            f" to ({grant}) and no event trigger that refuses them",
+            reason="PLATFORM_NOT_PREPARED",
+            metadata={"sql": grant},
+        ) from None
 
 
-def _lock_what_is_read(entity: Entity) -> sql.Composed:
-    """The table and those it refers to: none of them may be rewritten under the snapshot, which would read it empty."""
-    targets = {(r.target_schema, r.target_table) for r in entity.references} - {(entity.schema, entity.table)}
-    tables = [entity.relation, *(sql.Identifier(*target) for target in sorted(targets))]
-    return sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(sql.SQL(", ").join(tables))
+def _check_constants(connection: Connection, entity: Entity, mapping: tuple[FieldMapping, ...]) -> None:
+    """A constant is a value of its field, or the plan would end in an error that speaks of no row."""
+    for step in mapping:
+        field = entity.field(step.field)
+        if step.constant is None or field is None:
+            continue
+        try:
+            with connection.transaction(force_rollback=True):  # a domain's check may call anything
+                connection.execute("SET TRANSACTION READ ONLY")
+                row = connection.execute(
+                    "SELECT message FROM pg_input_error_info(%s, %s)", (step.constant.replace("\0", ""), field.type)
+                ).fetchone()
+        except psycopg.Error as error:
+            if not is_refusal(error):
+                raise
+            row = None  # it cannot be evaluated here; the rules say so, row by row or at apply
+        if (row and row[0]) or "\0" in step.constant:
+            raise DataInvalid(
+                f"mapping of {step.field}: found a constant that is no {field.storage_type}", reason="MAPPING_INVALID"
+            )
+
+
+def _lock_what_is_read(entities: list[Entity], catalog: Catalog, effects: Effects) -> sql.Composed:
+    """The tables, those they refer to and those that refer to them: none may be rewritten under the snapshot, which
+    would read it empty."""
+    own = {(e.schema, e.table) for e in entities}
+    others = {(r.target_schema, r.target_table) for e in entities for r in e.references} | set(effects.reached)
+    tables = [e.relation for e in entities] + [sql.Identifier(*table) for table in sorted(others - own)]
+    return sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(joined(tables))

@@ -1,11 +1,19 @@
 """The plan as an artifact: streams of COPY text lines in parts of whole rows, and a head that binds them.
 
-Each part is one zstd frame, sealed by the artifact as every part is. Its index record says what it holds (rows, first
-row number, first key), so a page of changes is read without the rest. Streams:
+Each part is one zstd frame, sealed by the artifact as every part is. Its index record says what it holds (rows and
+first row number, no value: it is not sealed), so a page of changes is read without the rest. Streams, each named
+`<number>.<kind>` by the place of its entity in the head's `entities` (CASCADE by that in `cascades`):
 
-    INSERT   row number, fingerprint or NULL, then the planned fields in the head's order     in key order
-    SKIP     row number, relied fingerprint, then the key's fields                            in key order
-    ERRORS   row number, severity, field, code, message, value                               in row order
+    INSERT     row number, fingerprint or NULL, then the planned fields in the head's order       in key order
+    UPDATE     row number, relied fingerprint, round, then the touched fields new and old         in key order
+    UNCHANGED  row number, relied fingerprint, then the key's fields                              in key order
+    SKIP       the same, of rows that ADDITIVE leaves                                             in key order
+    KEEP       the same with row number 0, of rows whose record was refused: REPLACE leaves them  in key order
+    DELETE     0, row fingerprint, then all stored fields                                         in key order
+    CASCADE    0, row fingerprint, action, foreign key, all stored fields, then what those of     in key order
+               the head's `changing` become
+    LOOKUP0 …  0, the text looked up, the value found
+    ERRORS     row number, severity, field, code, message, value                                 in row order
     HEAD     one JSON object, written last: everything apply must agree with
 
 A line is written once, by PostgreSQL, and those bytes are what apply feeds to COPY. `plan_digest` is the SHA-256 of the
@@ -22,9 +30,9 @@ from typing import Any, Protocol
 
 import zstandard
 
-from engine.errors import DataLoss
+from engine.errors import Aborted, DataLoss
 
-FORMAT = 1
+FORMAT = 3
 PART_BYTES = 4 << 20
 """Lines per part before compression: small enough that a page costs one part, large enough that zstd loses nothing."""
 
@@ -47,13 +55,9 @@ class PartStore(Protocol):
 class StreamWriter:
     """Writes one stream's lines; `rows` and `sha256` stand when it is closed."""
 
-    def __init__(self, sink: PartSink, stream: str, *, key_at: tuple[int, ...] = ()) -> None:
-        """Args:
-        key_at: positions, in a line, of the fields whose values a part's index names as its first key.
-        """
+    def __init__(self, sink: PartSink, stream: str) -> None:
         self._sink = sink
         self._stream = stream
-        self._key_at = key_at
         self._lines: list[bytes] = []
         self._bytes = 0
         self._digest = hashlib.sha256()
@@ -84,7 +88,6 @@ class StreamWriter:
             "rows": len(self._lines),
             "at": self.rows,
             "first_row": int(first[0] or 0),
-            "first_key": [first[i] for i in self._key_at],
             "bytes": len(data),
         }
         self._digest.update(data)
@@ -111,12 +114,28 @@ class Plan:
     def open(cls, store: PartStore, digest: bytes) -> Plan:
         """Raises:
         DataLoss: PLAN_DAMAGED when the head is not what `digest` says.
+        Aborted: PLAN_STALE for a plan of another release.
         """
         parts = store.parts("HEAD")
         data = _unpack(store, parts[0]) if len(parts) == 1 else b""
         if hashlib.sha256(data).digest() != digest:
             raise DataLoss("plan: the head found is not the one that was shown", reason="PLAN_DAMAGED")
-        return cls(store, json.loads(data))
+        head = json.loads(data)
+        if head.get("format") != FORMAT:
+            raise Aborted(
+                f"plan: found format {head.get('format')}, which another release has made, expected {FORMAT}; nothing"
+                " was changed, make a new plan",
+                reason="PLAN_STALE",
+            )
+        return cls(store, head)
+
+    @classmethod
+    def read(cls, store: PartStore) -> Plan:
+        """One that nobody has seen a digest of: what apply kept. Its parts are sealed all the same."""
+        parts = store.parts("HEAD")
+        if len(parts) != 1:
+            raise DataLoss("plan: found no head", reason="PLAN_DAMAGED")
+        return cls(store, json.loads(_unpack(store, parts[0])))
 
     def rows(self, stream: str) -> int:
         return int(self.head["streams"].get(stream, {"rows": 0})["rows"])

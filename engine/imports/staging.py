@@ -1,14 +1,15 @@
-"""The file of one plan, inside one platform session.
+"""One entity's file inside one platform session: the temp tables of its plan.
 
-Three temp tables hold the file: `staged` (typed rows that are or became certain), `doubtful` (text rows that the input
-functions must see) and `verdicts` (what is wrong, one row a fault). They are made before the planning transaction,
-which is READ ONLY: the server itself then enforces that a preview changes nothing.
+`staged` holds typed rows that are or became certain, `doubtful` text rows that the input functions must see, `verdicts`
+what is wrong, one row a fault; `matched` says which rows the table has; the others serve `uniques` and `replace`. All
+are made before the planning transaction, which is READ ONLY: the server itself then enforces that a preview changes
+nothing. A number in their names keeps the entities of a bundle apart.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 
 import psycopg
@@ -16,56 +17,177 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 from psycopg import sql
 
-from engine.catalog import Entity, Field, ForeignKey
+from engine.catalog import Entity, Field, ForeignKey, UniqueKey
 from engine.db.copy import write_copy
 from engine.db.platform import Connection
-from engine.imports.mapping import Columns
+from engine.imports.mapping import Columns, MappedColumn
+from engine.imports.model import ImportType
+from engine.imports.sqltext import equal, joined, temp
 from engine.imports.validate import Judged
 
-STAGED = sql.Identifier("pg_temp", "staged")
-DOUBTFUL = sql.Identifier("pg_temp", "doubtful")
-VERDICTS = sql.Identifier("pg_temp", "verdicts")
 ROW = sql.Identifier("#row")
-"""The record's number in `staged` and `doubtful`, beside columns that bear the table's own names."""
+"""The record's number, beside columns that bear the table's own names."""
 
 _CSV = pacsv.WriteOptions(include_header=False, quoting_style="needed")
 """NULL is written as nothing and '' as two quotes, which is what COPY's CSV takes them for."""
 
+OWN_COLUMNS = frozenset({"#row", "#print", "#shown", "#first", "#round", "#action", "#constraint", "#at"})
+"""What stands beside a table's own columns in temp tables; lookups' `#l0` … and old values' `#o0` … do too."""
+
 
 class Staging:
-    """Makes the tables and fills them; `rules` judges what is in them."""
+    """Makes the tables of one entity and fills them; `rules` and its neighbours judge what is in them."""
 
-    def __init__(self, connection: Connection, entity: Entity, columns: Columns) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        entity: Entity,
+        columns: Columns,
+        *,
+        mode: ImportType = ImportType.ADDITIVE,
+        key: tuple[str, ...] = (),
+        number: int = 0,
+    ) -> None:
+        """Args:
+        key: the columns that tell which row of the table a row of the file is; the entity's key if empty.
+        """
         self.connection = connection
         self.entity = entity
         self.columns = columns
-        self.fields = [m.field for m in columns.mapped]
+        self.mode = mode
+        self.number = number
+        self.key = key or entity.key
+        self.touched = tuple(f.column for f in (*(m.field for m in columns.mapped), *columns.fixed))
+        """Columns that the file decides: what an update writes."""
+        self.filled = self._filled() if self.matches else ()
+        """Columns that the file does not decide, and a rule needs beside one that it does."""
+        names = ("staged", "doubtful", "verdicts", "matched", "wants", "waits", "rounds", "gone", "kept")
+        (
+            self.staged, self.doubtful, self.verdicts, self.matched, self.wants, self.waits, self.rounds, self.gone,
+            self.kept,
+        ) = (temp(f"{name}_{number}") for name in names)  # fmt: skip
+
+    @property
+    def matches(self) -> bool:
+        """Whether rows that the table has are more than left as they are."""
+        return self.mode is not ImportType.ADDITIVE
+
+    @property
+    def other_keys(self) -> list[UniqueKey]:
+        """The unique keys beside the one that rows are found by; that one too if NULL, which tells no row, may stand in
+        it once only."""
+        own = self.key
+        return [k for k in self.entity.unique if not k.partial and (k.columns != own or not k.nulls_distinct)]
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether an update may want a value that another one frees."""
+        return self.matches and bool(self.other_keys)
+
+    @property
+    def keyed(self) -> bool:
+        """Whether the file says each row's key."""
+        return bool(self.key) and self.has(self.key)
+
+    @property
+    def key_fields(self) -> list[Field]:
+        return [self.entity.column(c) for c in self.key]
+
+    def has(self, columns: Iterable[str]) -> bool:
+        """Whether the plan of a new row has a value of its own for every one of these columns."""
+        planned = {f.column for f in self.columns.planned}
+        return all(column in planned for column in columns)
+
+    def touches(self, columns: Iterable[str]) -> bool:
+        """Whether the file decides any of these columns."""
+        return any(column in self.touched for column in columns)
+
+    def knows(self, columns: Iterable[str]) -> bool:
+        """Whether staged rows hold the final value of every one of these columns, where the table has the row."""
+        known = {*self.touched, *self.filled}
+        return all(column in known for column in columns)
+
+    def in_file(self, reference: ForeignKey) -> bool:
+        """Whether a row of the file may be what another one of it refers to."""
+        return self.is_target(reference) and self.has(reference.target_columns) and self.has(reference.columns)
+
+    def is_target(self, reference: ForeignKey) -> bool:
+        return (reference.target_schema, reference.target_table) == (self.entity.schema, self.entity.table)
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """Columns that an update may change: what tells the row stays as it is."""
+        return tuple(c for c in self.touched if c not in self.key)
+
+    # --- making
 
     def create(self) -> None:
         """Makes the temp tables; outside of the read-only transaction."""
         constants = {field.name: value for field, value in self.columns.constants}
-        planned = [
-            sql.SQL("{} {}{}{}").format(
-                sql.Identifier(field.column),
-                sql.SQL(field.storage_type),
-                sql.SQL(" COLLATE " + field.collation if field.collation else ""),
-                sql.SQL(" DEFAULT ") + constants[field.name] if field.name in constants else sql.SQL(""),
-            )
-            for field in self.columns.planned
-        ]
-        texts = [sql.SQL("{} text").format(sql.Identifier(f.column)) for f in self.fields]
         row = sql.SQL("{} bigint").format(ROW)
-        for table, columns in ((STAGED, [row, *planned]), (DOUBTFUL, [row, *texts])):
-            self.run(sql.SQL("CREATE TEMP TABLE {} ({})").format(_bare(table), sql.SQL(", ").join(columns)))
+        staged = [row, *(self._typed(f, constants.get(f.name)) for f in self.columns.planned)]
+        planned = {f.column for f in self.columns.planned}
+        staged += [self._typed(self.entity.column(c)) for c in self.filled if c not in planned]
+        staged += [self._lookup_column(m) for m in self.columns.mapped if m.lookup is not None]
+        texts = [sql.SQL("{} text").format(staged_name(m)) for m in self.columns.mapped]
+        key = [self._typed(f) for f in self.key_fields]
+        self._make(self.staged, staged)
+        self._make(self.doubtful, [row, *texts])
+        self._make(self.verdicts, list(map(sql.SQL, _VERDICT)))
+        self._make(self.matched, [row, sql.SQL("same boolean")])
+        if self.other_keys:
+            self._make(self.wants, list(map(sql.SQL, ("row bigint", "rule integer", "mover bigint", "free boolean"))))
+        if self.may_wait:
+            self._make(self.waits, list(map(sql.SQL, ("row bigint", "mover bigint"))))
+            self._make(self.rounds, list(map(sql.SQL, ("row bigint", "round integer"))))
+        if self.mode is ImportType.REPLACE:
+            self._make(self.gone, [sql.SQL('"#print" bigint'), *(self._typed(f) for f in self.entity.stored)])
+            self._make(self.kept, key)
+        self._index()
+
+    def _make(self, table: sql.Identifier, columns: Sequence[sql.Composable]) -> None:
+        self.run(sql.SQL("CREATE TEMP TABLE {} ({})").format(_bare(table), joined(columns)))
+
+    def _index(self) -> None:
         for reference in self.entity.references:
             if self.in_file(reference):  # a refused parent's children are looked for, parent by parent
-                indexed = sql.SQL(", ").join(map(sql.Identifier, reference.columns))
-                self.run(sql.SQL("CREATE INDEX ON {} ({})").format(STAGED, indexed))
-        self.run(
-            sql.SQL(
-                "CREATE TEMP TABLE {} (row bigint, severity text, field text, code text, message text, value text)"
-            ).format(_bare(VERDICTS))
+                self._index_on(self.staged, reference.columns)
+                self._index_on(self.staged, reference.target_columns)
+        if self.may_wait:  # chains of unique values that move are followed step by step
+            self._index_on(self.wants, ("row",))
+            self._index_on(self.wants, ("mover",))
+            self._index_on(self.waits, ("row",))
+            self._index_on(self.waits, ("mover",))
+            self._index_on(self.rounds, ("row",))
+            self._index_on(self.rounds, ("round",))
+
+    def _index_on(self, table: sql.Identifier, columns: Iterable[str]) -> None:
+        self.run(sql.SQL("CREATE INDEX ON {} ({})").format(table, joined(map(sql.Identifier, columns))))
+
+    def _typed(self, field: Field, default: sql.Composable | None = None) -> sql.Composed:
+        return sql.SQL("{} {}{}{}").format(
+            sql.Identifier(field.column),
+            sql.SQL(field.storage_type),
+            sql.SQL(" COLLATE " + field.collation if field.collation else ""),
+            sql.SQL(" DEFAULT ") + default if default is not None else sql.SQL(""),
         )
+
+    def _lookup_column(self, mapped: MappedColumn) -> sql.Composed:
+        field = mapped.read_as
+        collation = sql.SQL(" COLLATE " + field.collation if field.collation else "")
+        return sql.SQL("{} {}").format(staged_name(mapped), sql.SQL(field.storage_type)) + collation
+
+    def _filled(self) -> tuple[str, ...]:
+        sets = [
+            *(key.columns for key in self.entity.unique),
+            *(reference.columns for reference in self.entity.references),
+            *(check.columns for check in self.entity.checks),
+        ]
+        stored = {f.column for f in self.entity.stored}
+        wanted = {c for columns in sets if self.touches(columns) for c in columns} - set(self.touched)
+        return tuple(f.column for f in self.entity.stored if f.column in wanted & stored)
+
+    # --- filling
 
     def load(self, batches: Iterable[Judged], seen: Callable[[Judged], None]) -> frozenset[str]:
         """Copies judged batches in; returns the names of the fields that anything was doubtful about.
@@ -75,11 +197,11 @@ class Staging:
         """
         unsure: set[str] = set()
         aside = _Aside(self)
-        names = sql.SQL(", ").join([ROW, *(sql.Identifier(f.column) for f in self.fields)])
+        names = joined([ROW, *map(staged_name, self.columns.mapped)])
         proven = iter(batches)
         more = True
         while more:
-            with self.copy(STAGED, names) as copy:
+            with self.copy(self.staged, names) as copy:
                 more = False
                 for judged in proven:
                     seen(judged)
@@ -91,31 +213,75 @@ class Staging:
                         more = True
                         break
             aside.flush(names)
-        for table in (STAGED, DOUBTFUL, VERDICTS):
+        for table in (self.staged, self.doubtful, self.verdicts):
             self.run(sql.SQL("ANALYZE {}").format(table))
         return frozenset(unsure)
-
-    @property
-    def keyed(self) -> bool:
-        """Whether the file says each row's key."""
-        return bool(self.entity.key) and self.has(self.entity.key)
-
-    def has(self, columns: Iterable[str]) -> bool:
-        """Whether the plan has a value of its own for every one of these columns."""
-        planned = {f.column for f in self.columns.planned}
-        return all(column in planned for column in columns)
-
-    def in_file(self, reference: ForeignKey) -> bool:
-        """Whether a row of the file may be what another one refers to."""
-        own = (reference.target_schema, reference.target_table) == (self.entity.schema, self.entity.table)
-        return own and self.has(reference.target_columns) and self.has(reference.columns)
 
     def copy(self, table: sql.Composable, names: sql.Composable) -> AbstractContextManager[psycopg.Copy]:
         cursor = self.connection.cursor()
         return cursor.copy(sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(table, names))
 
+    def typed(self, mapped: MappedColumn) -> sql.Composed:
+        """A doubtful cell as a value of its type, read by the type's input function.
+
+        Where a cast from text is a function of its own, it may read something else (`'-'::text::regclass` is an error);
+        a record made from jsonb uses the input function.
+        """
+        name = staged_name(mapped)
+        if not mapped.read_as.text_cast:
+            return sql.SQL("d.{}::{}").format(name, sql.SQL(mapped.read_as.storage_type))
+        return sql.SQL("(jsonb_populate_record(NULL::{}, jsonb_build_object({}, d.{}))).{}").format(
+            self.staged, sql.Literal(name._obj[-1]), name, name
+        )
+
+    def match(self) -> None:
+        """Which staged rows the table has, and whether they are as the file says; then the values that an update
+        leaves, where a rule needs them. The key is equal and stays as the table spells it: 1.0 for 1.00, or another
+        case where a collation has none, would set foreign keys off that hold images, not values, to be changed."""
+        self.run(
+            sql.SQL("INSERT INTO {} SELECT s.{}, {} FROM {} s JOIN {} t ON {}").format(
+                self.matched, ROW, self.same(self.written), self.staged, self.entity.relation, equal(self.key_fields)
+            )
+        )
+        self.run(sql.SQL("ANALYZE {}").format(self.matched))
+        if self.filled:
+            sets = joined(sql.SQL("{0} = t.{0}").format(sql.Identifier(c)) for c in self.filled)
+            self.run(
+                sql.SQL("UPDATE {} s SET {} FROM {} t WHERE {}").format(
+                    self.staged, sets, self.entity.relation, equal(self.key_fields)
+                )
+            )
+            self.run(sql.SQL("ANALYZE {}").format(self.staged))
+
+    # --- saying things about rows
+
+    def good(self, alias: str = "s") -> sql.Composable:
+        """Nothing is known to be wrong with the staged row `alias`."""
+        return sql.SQL("NOT EXISTS (SELECT FROM {} v WHERE v.row = {}.{})").format(self.verdicts, sql.SQL(alias), ROW)
+
+    def is_matched(self, alias: str = "s") -> sql.Composable:
+        """The table has the staged row `alias`."""
+        return sql.SQL("EXISTS (SELECT FROM {} m WHERE m.{} = {}.{})").format(self.matched, ROW, sql.SQL(alias), ROW)
+
+    def same(self, columns: Sequence[str]) -> sql.Composed:
+        """The table's row `t` has the very values of the staged row `s` in these columns."""
+        return sql.SQL("record_image_eq(ROW({}), ROW({}))").format(
+            joined(sql.SQL("s.") + sql.Identifier(c) for c in columns),
+            joined(sql.SQL("t.{}::{}").format(sql.Identifier(c), sql.SQL(self.entity.column(c).storage_type))
+                   for c in columns),
+        )  # fmt: skip
+
+    def leaves(self, alias: str = "t") -> sql.Composable:
+        """The plan deletes the table's row `alias`."""
+        return sql.SQL("EXISTS (SELECT FROM {} g WHERE {})").format(
+            self.gone, equal(self.key_fields, s="g", t=alias)
+        )  # fmt: skip
+
     def run(self, query: sql.Composed) -> int:
         return self.connection.execute(query).rowcount
+
+
+_VERDICT = ("row bigint", "severity text", "field text", "code text", "message text", "value text")
 
 
 class _Aside:
@@ -140,14 +306,20 @@ class _Aside:
         return self._bytes > self.LIMIT
 
     def flush(self, names: sql.Composable) -> None:
-        verdict_names = sql.SQL("row, severity, field, code, message, value")
-        for table, columns, batches in ((DOUBTFUL, names, self._doubtful), (VERDICTS, verdict_names, self._verdicts)):
+        staging, verdict = self._staging, sql.SQL("row, severity, field, code, message, value")
+        tables = ((staging.doubtful, names, self._doubtful), (staging.verdicts, verdict, self._verdicts))
+        for table, columns, batches in tables:
             if batches:
-                with self._staging.copy(table, columns) as copy:
+                with staging.copy(table, columns) as copy:
                     for batch in batches:
                         write_copy(copy, _as_csv(batch))
             batches.clear()
         self._bytes = 0
+
+
+def staged_name(mapped: MappedColumn) -> sql.Identifier:
+    """The column of `staged` and `doubtful` that a mapped cell goes into: the field's own, or a lookup's text."""
+    return sql.Identifier(mapped.field.column if mapped.lookup is None else f"#l{mapped.index}")
 
 
 def _as_csv(batch: pa.RecordBatch) -> bytes:
@@ -158,19 +330,3 @@ def _as_csv(batch: pa.RecordBatch) -> bytes:
 
 def _bare(table: sql.Identifier) -> sql.Identifier:
     return sql.Identifier(table._obj[-1])
-
-
-def equal(fields: Iterable[Field], left: tuple[str, ...] = (), *, nulls_distinct: bool = True) -> sql.Composable:
-    """`t` equals `s` in these fields, as a unique index sees it; `left` are the columns of `t` where they differ."""
-    fields = list(fields)
-    parts = []
-    for field, other in zip(fields, left or tuple(f.column for f in fields), strict=True):
-        mine, theirs = (
-            sql.SQL("s.{}").format(sql.Identifier(field.column)),
-            sql.SQL("t.{}").format(sql.Identifier(other)),
-        )
-        part = sql.SQL("{} {} {}").format(theirs, sql.SQL(field.equality), mine)
-        if not nulls_distinct:
-            part = sql.SQL("({} OR ({} IS NULL AND {} IS NULL))").format(part, theirs, mine)
-        parts.append(part)
-    return sql.SQL(" AND ").join(parts)
