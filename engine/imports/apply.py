@@ -1,7 +1,7 @@
 """Apply: exactly the plan, in one transaction, or nothing.
 
 The plan is loaded into temp tables and its digests are proven before a lock is taken. Then, in one transaction: the
-fence, the lock, what the plan relied on, the rows, their proof, the sequences, the undo data (durable before COMMIT),
+fence, the locks, what the plan relied on, the rows, their proof, the sequences, the undo data (durable before COMMIT),
 the mark.
 """
 
@@ -15,31 +15,27 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 
-from engine.artifacts import ArtifactKind
-from engine.catalog import Entity, Field
-from engine.db.copy import CopyOut, write_copy
+from engine.catalog import Catalog, Entity
 from engine.db.models import ImportRow
 from engine.db.platform import Connection
-from engine.errors import Aborted, DataLoss, DataOpsError, FailedPrecondition
+from engine.errors import DataOpsError, FailedPrecondition
 from engine.faults import fault
-from engine.imports import indexes, planfile
-from engine.imports.fingerprints import fingerprint
-from engine.imports.locks import ACCESS_EXCLUSIVE, ROW_EXCLUSIVE, wait_for_lock
+from engine.imports import indexes
+from engine.imports.drift import Drift, stale
+from engine.imports.effect import Effect, Part, parts_of
+from engine.imports.isolate import Isolation
+from engine.imports.loaded import Loaded, load, load_lookup
+from engine.imports.locks import ACCESS_EXCLUSIVE, ROW_EXCLUSIVE, SHARE_ROW_EXCLUSIVE, wait_for_locks
+from engine.imports.model import ImportOptions, ImportType, OnDrift, OnRefused, effective_on_refused
 from engine.imports.planfile import Plan
-from engine.imports.proofs import Proof, choose_proof
-from engine.imports.refusals import is_refusal
+from engine.imports.proofs import Proof
+from engine.imports.reactions import Reactions
+from engine.imports.refusals import Refuser, is_refusal, refuser
 from engine.imports.sequences import advance
-from engine.imports.staging import equal
+from engine.imports.undo import seal_undo
 
 if TYPE_CHECKING:
     from engine.jobs.run import JobRun
-
-PLANNED = sql.Identifier("pg_temp", "planned")
-SKIPPED = sql.Identifier("pg_temp", "skipped")
-WRITTEN = sql.Identifier("pg_temp", "written")
-ROW = sql.Identifier("#row")
-PRINT = sql.Identifier("#print")
-SHOWN = sql.Identifier("#shown")
 
 ROLLED_BACK = "rolled_back"
 """Metadata of an error that ended the transaction after it had begun."""
@@ -56,6 +52,9 @@ class Applier:
         self._resources = run.resources
         self._plan = Plan.open(run.resources.artifacts.reader(row.plan_artifact_id), row.plan_digest)
         self._head = self._plan.head
+        self._mode = ImportType(self._head["import_type"])
+        self._options = ImportOptions.from_record(self._head["options"])
+        self._on_refused = effective_on_refused(self._options, self._mode)
         self._seed = int(self._head["seed"])
 
     def apply(self, backup_id: uuid.UUID | None) -> dict[str, Any]:
@@ -63,222 +62,250 @@ class Applier:
 
         Raises:
             Aborted: PLAN_STALE, when anything the plan relied on has moved.
-            FailedPrecondition: ROW_REFUSED, ROWS_UNACCOUNTED; PLATFORM_NOT_PREPARED, SEQUENCE_NOT_OWNED.
+            FailedPrecondition: ENTITY_NOT_IMPORTABLE, ROW_REFUSED, ROWS_UNACCOUNTED; PLATFORM_NOT_PREPARED,
+            RIGHTS_MISSING, SEQUENCE_NOT_OWNED.
             DataLoss: PLAN_DAMAGED.
         """
-        run = self._run
+        run, plan = self._run, self._plan
+        writes = sum(plan.rows(s) for s in plan.head["streams"] if s.endswith((".INSERT", ".UPDATE", ".DELETE")))
         with run.platform("apply", autocommit=True) as connection:
-            entity = self._entity(connection)
-            run.stage("LOAD", rows=self._plan.rows("INSERT"))
-            self._load(connection, entity)
+            catalog = self._resources.catalogs.read(connection)
+            entries = self._entries(catalog)
+            run.stage("LOAD", rows=sum(plan.rows(s) for s in plan.head["streams"] if not s.endswith(".ERRORS")))
+            load(run, connection, entries)
+            self._load_lookups(connection, catalog, entries)
+            reactions = Reactions(run, connection, catalog, self._plan, entries)
             fault("imports.apply.loaded")
             run.announce(connection)
             connection.autocommit = False
             with _rolled_back_errors():
-                run.stage("APPLY", rows=self._plan.rows("INSERT"))
-                wait_for_lock(run, connection, entity, self._head["lock"]["mode"])
-                self._check_relied(connection)
-                facts = self._write(connection, entity) | {"backup_id": str(backup_id) if backup_id else None}
+                run.stage("APPLY", rows=writes)
+                wait_for_locks(run, connection, self._locks(entries, reactions))
+                self._entries(self._resources.catalogs.read(connection))
+                moved = self._check_relied(connection, catalog, entries, reactions)
+                facts = self._write(connection, entries, reactions, moved)
+                facts |= {"backup_id": str(backup_id) if backup_id else None}
             fault("imports.apply.written")
             run.mark(connection, facts)
             run.commit(connection)
-            run.progress(rows=facts["inserted"])
+            run.progress(rows=writes)
         return facts
 
-    def _entity(self, connection: Connection) -> Entity:
-        entity = self._resources.catalogs.read(connection).entity(self._head["entity"])
-        if entity.fingerprint != self._head["catalog"]:
-            raise _stale(f"the definition of {entity.name} has changed since the plan")
-        return entity
+    def _entries(self, catalog: Catalog) -> list[Loaded]:
+        """The plan's entities, if they are as they were."""
+        found = []
+        for number, head in enumerate(self._head["entities"]):
+            self._same(catalog, head)
+            found.append(Loaded(number, catalog.entity(head["name"]), head, self._plan))
+        for head in self._head["cascades"]:
+            self._same(catalog, head)
+        return found
 
-    @property
-    def _columns(self) -> list[str]:
-        return list(self._head["planned"])
+    def _same(self, catalog: Catalog, head: dict[str, Any]) -> None:
+        if catalog.entity(head["name"]).fingerprint != head["catalog"]:
+            raise stale(f"the definition of {head['name']} has changed since the plan")
 
-    # --- the plan in temp tables
+    def _load_lookups(self, connection: Connection, catalog: Catalog, entries: list[Loaded]) -> None:
+        for entry in entries:
+            for number, lookup in enumerate(entry.head["lookups"]):
+                target = catalog.entity(lookup["target"])
+                fields = target.column(lookup["found"]), entry.entity.column(lookup["column"])
+                load_lookup(self._run, connection, entry, number, fields)
 
-    def _load(self, connection: Connection, entity: Entity) -> None:
-        fields = [entity.column(c) for c in self._columns]
-        keys = [entity.column(c) for c in entity.key]
-        self._fill(connection, PLANNED, [ROW, PRINT], fields, "INSERT")
-        self._fill(connection, SKIPPED, [ROW, PRINT], keys, "SKIP")
-        connection.execute(
-            sql.SQL("CREATE TEMP TABLE written ({})").format(
-                sql.SQL(", ").join([_bigint(PRINT), _bigint(SHOWN), *map(_typed, keys)])
-            )
-        )
+    def _locks(self, entries: list[Loaded], reactions: Reactions) -> list[tuple[Entity, str]]:
+        wanted = [(e.entity, e.lock) for e in entries]
+        named = {e.entity.name for e in entries}
+        wanted += [(other, SHARE_ROW_EXCLUSIVE) for other in reactions.entities if other.name not in named]
+        return wanted
 
-    def _fill(
-        self, connection: Connection, table: sql.Identifier, own: list[sql.Identifier], fields: list[Field], stream: str
-    ) -> None:
-        """One stream into one temp table. Its digest is proven at the end of `lines`, its count after."""
-        name = sql.Identifier(table._obj[-1])
-        columns = [*map(_bigint, own), *map(_typed, fields)]
-        connection.execute(sql.SQL("CREATE TEMP TABLE {} ({})").format(name, sql.SQL(", ").join(columns)))
-        expected, done = self._plan.rows(stream), 0
-        with connection.cursor() as cursor:
-            with cursor.copy(sql.SQL("COPY {} FROM STDIN").format(table)) as copy:
-                for lines in self._plan.lines(stream):
-                    write_copy(copy, lines)
-                    done += lines.count(b"\n")
-                    self._run.progress(rows=done if stream == "INSERT" else None)
-            if cursor.rowcount != expected:
-                raise DataLoss(
-                    f"plan: found {cursor.rowcount} rows in {stream}, expected {expected}", reason="PLAN_DAMAGED"
-                )
-        if stream == "SKIP":  # joined by key; what is inserted is only read through
-            connection.execute(sql.SQL("ANALYZE {}").format(table))
+    # --- what was relied on
+
+    def _check_relied(
+        self, connection: Connection, catalog: Catalog, entries: list[Loaded], reactions: Reactions
+    ) -> dict[int, tuple[int, int]]:
+        """By entity: records that were unchanged and have moved, and rows that were to go and have."""
+        moved: dict[int, tuple[int, int]] = {}
+        for entry in entries:
+            drift = Drift(connection, entry, self._mode, self._seed)
+            for number in range(len(entry.head["lookups"])):
+                drift.lookups(entry.lookup(number), number, catalog)
+            if self._options.on_drift is OnDrift.SKIP_MOVED:
+                moved[entry.number] = drift.leave_out()
+                if self._head["cascades"]:
+                    drift.require_effects()
+            else:
+                drift.require_none()
+        reactions.require_as_planned()
+        return moved
 
     # --- the effect
 
-    def _check_relied(self, connection: Connection) -> None:
-        """Under the lock: the definition, and every row whose presence made the plan leave a record out.
-
-        That planned keys and unique values are absent needs no look: the unique indexes refuse the insert otherwise.
-        """
-        entity = self._entity(connection)
-        expected = self._plan.rows("SKIP")
-        if not expected:
-            return
-        row = connection.execute(
-            sql.SQL("SELECT count(*) FROM {} s JOIN {} t ON {} WHERE {} = s.{}").format(
-                SKIPPED,
-                entity.relation,
-                equal(map(entity.column, entity.key)),
-                fingerprint("t", self._head["relied"], self._seed),
-                PRINT,
-            )
-        ).fetchone()
-        found = row[0] if row else 0
-        if found != expected:
-            raise _stale(f"{expected - found} of {expected} rows that stay as they are have changed since the plan")
-
-    def _write(self, connection: Connection, entity: Entity) -> dict[str, Any]:
-        whole = self._head["lock"]["mode"] != ROW_EXCLUSIVE
-        before = _count(connection, entity) if whole else None
-        proof = choose_proof(entity, bool(self._head["assigned"]))
-        # the lock was chosen for an empty table; a row that has come since only makes it slower
-        bulk = self._head["lock"]["mode"] == ACCESS_EXCLUSIVE and before == 0
-        dropped = indexes.plain_indexes(connection, entity) if bulk else []
-        indexes.drop(connection, dropped)
-        inserted, changed = self._insert(connection, entity, proof)
+    def _write(
+        self, connection: Connection, entries: list[Loaded], reactions: Reactions, moved: dict[int, tuple[int, int]]
+    ) -> dict[str, Any]:
+        before = {e.number: _count(connection, e.entity) if e.lock != ROW_EXCLUSIVE else None for e in entries}
+        others = reactions.counts()
+        dropped = {e.number: self._drop_indexes(connection, e, before[e.number]) for e in entries}
+        effect = Effect(connection, self._seed)
+        parts = parts_of(entries, _rounds(connection, entries), {e.number for e in entries if e.head["assigned"]})
+        effect.prepare(parts)
+        counts = self._effect(connection, effect, entries, parts, moved)
+        changed = self._prove(effect, parts, counts)
         self._run.check()
-        indexes.build(connection, entity, dropped)
-        after = _count(connection, entity) if whole else None
-        if whole and (before or 0) + inserted != after:
-            raise FailedPrecondition(
-                f"{entity.name}: found {after} rows after {inserted} were added to {before}; a trigger adds or removes"
-                " others, which the plan did not hold",
-                reason="ROWS_UNACCOUNTED",
-            )
-        fields = tuple(entity.column(c) for c in self._columns)
-        moved = advance(connection, entity, fields, PLANNED)
-        undo = None if proof is Proof.COUNT else self._seal_undo(connection, entity)
-        return {
-            "inserted": inserted,
-            "changed_by_trigger": changed,
-            "rows_before": before,
-            "rows_after": after,
-            "sequences": {a.sequence: a.to for a in moved},
-            "undo_artifact_id": str(undo) if undo else None,
-        }
+        for entry in entries:
+            indexes.build(connection, entry.entity, dropped[entry.number])
+        facts = [self._facts(connection, e, parts, counts, changed, moved, before[e.number]) for e in entries]
+        reactions.require_counts(others)
+        for entry, own in zip(entries, facts, strict=True):
+            self._require_sum(entry, own, reactions.deleted(entry.entity))
+            own["sequences"] = self._advance(connection, entry)
+        stayed = reactions.read_again(any(own["late_failed"] or own["late_skipped"] for own in facts))
+        undo = seal_undo(self._run, connection, self._row, entries, parts, stayed, self._seed)
+        cascades = [{"entity": s.entity.name, "changed_by_trigger": s.changed} for s in stayed]
+        return {"entities": facts, "cascades": cascades, "undo_artifact_id": str(undo) if undo else None}
 
-    def _insert(self, connection: Connection, entity: Entity, proof: Proof) -> tuple[int, int]:
-        """Rows inserted, and how many of them a trigger stored otherwise than planned."""
-        columns = sql.SQL(", ").join(sql.Identifier(c) for c in self._columns)
-        always = any(entity.column(c).identity == "ALWAYS" for c in self._columns)
-        insert = sql.SQL("INSERT INTO {} AS t ({}) {} SELECT {} FROM {}").format(
-            entity.qualified,
-            columns,
-            sql.SQL("OVERRIDING SYSTEM VALUE" if always else ""),
-            columns,
-            PLANNED,
-        )
-        expected = self._plan.rows("INSERT")
+    def _drop_indexes(
+        self, connection: Connection, entry: Loaded, before: int | None
+    ) -> list[indexes.PlainIndex]:  # fmt: skip
+        # the lock was chosen for an empty table; a row that has come since only makes it slower
+        bulk = entry.lock == ACCESS_EXCLUSIVE and before == 0
+        dropped = indexes.plain_indexes(connection, entry.entity) if bulk else []
+        indexes.drop(connection, dropped)
+        return dropped
+
+    def _effect(
+        self,
+        connection: Connection,
+        effect: Effect,
+        entries: list[Loaded],
+        parts: list[Part],
+        moved: dict[int, tuple[int, int]],
+    ) -> list[int]:
+        """Rows that each part wrote; all that were planned, unless rows that the table refuses are to be left out."""
+        if not parts:
+            return []
+        expected = _expected(connection, parts)
         try:
-            if proof is Proof.COUNT:
-                inserted = connection.execute(insert).rowcount
+            with connection.transaction() as scope:
+                connection.execute("SET CONSTRAINTS ALL DEFERRED")
+                counts = effect.write(parts)
                 connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
-            else:
-                inserted = self._insert_and_look(connection, entity, insert, proof)
+                if counts == expected:
+                    return counts
+                if self._on_refused is OnRefused.SKIP:
+                    raise psycopg.Rollback(scope)
+                missing = sum(expected) - sum(counts)
+                raise FailedPrecondition(
+                    f"{entries[0].entity.name}: a trigger refused {missing} of {sum(expected)} planned rows",
+                    reason="ROW_REFUSED",
+                )
         except psycopg.Error as error:
             if not is_refusal(error):
                 raise
-            raise _refused(entity, error, set(self._columns)) from None
-        if inserted != expected:
-            raise FailedPrecondition(
-                f"{entity.name}: a trigger refused {expected - inserted} of {expected} planned rows",
-                reason="ROW_REFUSED",
-            )
-        return inserted, 0 if proof is Proof.COUNT else self._changed(connection)
+            by = refuser(connection, error)
+            late = next((s for e in entries if (s := self._stale(e, error, by)) is not None), None)
+            if late is not None:
+                raise late from None
+            if self._on_refused is OnRefused.ABORT:
+                raise _refused(entries, error, by) from None
+        self._run.notice("ROWS_REFUSED", "the table refused planned rows; they are looked for and left out")
 
-    def _insert_and_look(self, connection: Connection, entity: Entity, insert: sql.Composed, proof: Proof) -> int:
-        """What is stored, as RETURNING says it, or read again by key where an AFTER trigger may have changed it."""
-        prints = sql.SQL("{}, {}").format(
-            fingerprint("t", [f.column for f in entity.stored], self._seed),
-            fingerprint("t", self._columns, self._seed),
-        )
-        keys = [sql.SQL("t.") + sql.Identifier(c) for c in entity.key]
-        returned = sql.SQL(", ").join([prints, *keys])
-        inserted = connection.execute(
-            sql.SQL("WITH inserted AS ({} RETURNING {}) INSERT INTO {} SELECT * FROM inserted").format(
-                insert, returned, WRITTEN
-            )
-        ).rowcount
-        connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
-        if proof is Proof.READ_AGAIN:
-            kept = sql.Identifier("pg_temp", "returned")
-            connection.execute("ALTER TABLE pg_temp.written RENAME TO returned")
-            connection.execute("CREATE TEMP TABLE written (LIKE pg_temp.returned)")
-            inserted = connection.execute(
-                sql.SQL("INSERT INTO {} SELECT {} FROM {} s JOIN {} t ON {}").format(
-                    WRITTEN,
-                    returned,
-                    kept,
-                    entity.relation,
-                    equal(map(entity.column, entity.key)),
-                )
-            ).rowcount
-        return inserted
+        def moved_since(entry: Loaded, error: psycopg.Error) -> DataOpsError | None:
+            return self._stale(entry, error, refuser(connection, error))
 
-    def _changed(self, connection: Connection) -> int:
-        row = connection.execute(
-            sql.SQL("SELECT count(*) FROM (SELECT w.{} FROM {} w EXCEPT ALL SELECT {} FROM {} s) changed").format(
-                SHOWN, WRITTEN, fingerprint("s", self._columns, self._seed), PLANNED
-            )
-        ).fetchone()
-        return int(row[0]) if row else 0
+        isolation = Isolation(connection, effect, entries, stale=moved_since, check=self._run.check)
+        return isolation.write(parts)
 
-    def _seal_undo(self, connection: Connection, entity: Entity) -> uuid.UUID:
-        """Keys and after-fingerprints, durable before COMMIT: what a revert compares. Inserts have no before-image.
+    def _stale(self, entry: Loaded, error: psycopg.Error, by: Refuser) -> DataOpsError | None:
+        """What planning has looked at can only have moved since; what it could not look at is refused for the first
+        time."""
+        if self._options.on_drift is OnDrift.SKIP_MOVED:
+            return None
+        name, planned = by.constraint, set(entry.columns) | set(entry.touched)
+        entity = entry.entity
+        if (by.schema, by.table) != (entity.schema, entity.table):
+            return None
+        keys = any(k.name == name and not k.partial and planned >= set(k.columns) for k in entity.unique)
+        if keys and isinstance(error, psycopg.errors.UniqueViolation):
+            return stale(f"{entity.name}: a row with a planned value of {name} has come since the plan")
+        references = any(r.name == name and planned >= set(r.columns) for r in entity.references)
+        if references and isinstance(error, psycopg.errors.ForeignKeyViolation):
+            return stale(f"{entity.name}: a row that {name} refers to has gone since the plan")
+        return None
 
-        Where the row count is the proof the plan itself holds them, and is kept as the undo data.
+    def _prove(self, effect: Effect, parts: list[Part], counts: list[int]) -> dict[tuple[int, str], int]:
+        """Rows that are stored otherwise than planned, by entity and verb.
+
+        Raises:
+            FailedPrecondition: ROWS_UNACCOUNTED where a row that was written is not there any more.
         """
-        store = self._resources.artifacts
-        with self._resources.db.transaction() as session:
-            artifact_id = store.create(session, ArtifactKind.UNDO, "job", self._run.job.id)
-        keys = [sql.Identifier(c) for c in entity.key]
-        query = sql.SQL("COPY (SELECT 0, {} FROM {} ORDER BY {}) TO STDOUT").format(
-            sql.SQL(", ").join([PRINT, *keys]), WRITTEN, sql.SQL(", ").join(keys or [PRINT])
+        changed: dict[tuple[int, str], int] = {}
+        for part in parts:
+            of = part.entry.number, part.verb
+            if part.proof is Proof.COUNT or of in changed:
+                continue
+            if part.proof is Proof.READ_AGAIN:
+                wrote = sum(n for p, n in zip(parts, counts, strict=True) if (p.entry.number, p.verb) == of)
+                if (found := effect.read_again(part)) != wrote:
+                    raise FailedPrecondition(
+                        f"{part.entry.entity.name}: found {found} of {wrote} rows that were written; a trigger takes"
+                        " others away, which the plan did not hold",
+                        reason="ROWS_UNACCOUNTED",
+                    )
+            changed[of] = effect.changed(part)
+        return changed
+
+    def _facts(
+        self,
+        connection: Connection,
+        entry: Loaded,
+        parts: list[Part],
+        counts: list[int],
+        changed: dict[tuple[int, str], int],
+        moved: dict[int, tuple[int, int]],
+        before: int | None,
+    ) -> dict[str, Any]:
+        done = dict.fromkeys(("INSERT", "UPDATE", "DELETE"), 0)
+        for part, count in zip(parts, counts, strict=True):
+            if part.entry is entry:
+                done[part.verb] += count
+        late = connection.execute(
+            sql.SQL(
+                "SELECT count(*) FILTER (WHERE severity = 'FAILED'), count(*) FILTER (WHERE severity = 'SKIPPED') "
+                "FROM {}"
+            ).format(entry.errors)
+        ).fetchone()
+        failed, skipped = late or (0, 0)
+        return {
+            "entity": entry.entity.name,
+            "inserted": done["INSERT"],
+            "updated": done["UPDATE"],
+            "deleted": done["DELETE"],
+            "unchanged": entry.rows("UNCHANGED") - moved.get(entry.number, (0, 0))[0],
+            "kept": moved.get(entry.number, (0, 0))[1],
+            "late_failed": failed,
+            "late_skipped": skipped,
+            "changed_by_trigger": sum(n for (number, _), n in changed.items() if number == entry.number),
+            "rows_before": before,
+            "rows_after": _count(connection, entry.entity) if before is not None else None,
+        }
+
+    def _require_sum(self, entry: Loaded, facts: dict[str, Any], cascaded: int) -> None:
+        before, after = facts["rows_before"], facts["rows_after"]
+        if before is None or before + facts["inserted"] - facts["deleted"] - cascaded == after:
+            return
+        raise FailedPrecondition(
+            f"{entry.entity.name}: found {after} rows after {facts['inserted']} were added to {before} and"
+            f" {facts['deleted']} taken away; a trigger adds or removes others, which the plan did not hold",
+            reason="ROWS_UNACCOUNTED",
         )
-        with store.writer(artifact_id) as sink:
-            writer = planfile.StreamWriter(sink, "INSERT", key_at=tuple(range(2, 2 + len(keys))))
-            for lines in CopyOut(connection, query):
-                writer.add(lines)
-            planfile.write_head(
-                sink,
-                {
-                    "format": planfile.FORMAT,
-                    "import_id": str(self._row.id),
-                    "entity": entity.name,
-                    "key": list(entity.key),
-                    "stored": [f.column for f in entity.stored],
-                    "seed": self._seed,
-                    "streams": {"INSERT": writer.close()},
-                },
-            )
-            sink.close()
-        return artifact_id
+
+    def _advance(self, connection: Connection, entry: Loaded) -> dict[str, int]:
+        new = tuple(entry.entity.column(c) for c in entry.columns) if entry.rows("INSERT") else ()
+        old = tuple(entry.entity.column(c) for c in entry.touched) if entry.rows("UPDATE") else ()
+        moved = advance(connection, entry.entity, new, entry.planned)
+        moved += advance(connection, entry.entity, old, entry.updates)
+        return {a.sequence: a.to for a in moved}
 
 
 @contextmanager
@@ -291,39 +318,41 @@ def _rolled_back_errors() -> Iterator[None]:
         raise
 
 
-def _stale(what: str) -> Aborted:
-    return Aborted(f"{what}; nothing was changed, make a new plan", reason="PLAN_STALE")
-
-
-def _refused(entity: Entity, error: psycopg.Error, planned: set[str]) -> DataOpsError:
-    """A row that the table refuses now. The driver's text holds values, so only the constraint is named.
-
-    What planning has looked at can only have moved since; what it could not look at is refused for the first time.
-    """
-    name = error.diag.constraint_name or ""
-    looked_at = {key.name for key in entity.unique if not key.partial and planned >= set(key.columns)}
-    looked_at |= {reference.name for reference in entity.references if planned >= set(reference.columns)}
-    if isinstance(error, psycopg.errors.UniqueViolation) and name in looked_at:
-        return _stale(f"{entity.name}: a row with a planned value of {name} has come since the plan")
-    if isinstance(error, psycopg.errors.ForeignKeyViolation) and name in looked_at:
-        return _stale(f"{entity.name}: a row that {name} refers to has gone since the plan")
+def _refused(entries: list[Loaded], error: psycopg.Error, by: Refuser) -> DataOpsError:
+    """A row that a table refuses now. The driver's text holds values, so only the constraint is named."""
+    name = by.constraint
+    where = next((e for e in entries if (e.entity.schema, e.entity.table) == (by.schema, by.table)), entries[0])
     who = f"the constraint {name}" if name else "a trigger"
     return FailedPrecondition(
-        f"{entity.name}: {who} refused a planned row; nothing was changed",
+        f"{where.entity.name}: {who} refused a planned row; nothing was changed",
         reason="ROW_REFUSED",
         metadata={"constraint": name, "sqlstate": error.sqlstate or ""},
     )
 
 
+def _rounds(connection: Connection, entries: list[Loaded]) -> dict[int, int]:
+    """By entity, the last round of its updates."""
+    found: dict[int, int] = {}
+    for entry in entries:
+        if entry.rows("UPDATE"):
+            row = connection.execute(
+                sql.SQL('SELECT coalesce(max("#round"), 0) FROM {}').format(entry.updates)
+            ).fetchone()
+            found[entry.number] = int(row[0]) if row else 0
+    return found
+
+
+def _expected(connection: Connection, parts: list[Part]) -> list[int]:
+    """Rows that each part should write: what is left of the plan when moved rows are out of it."""
+    found = []
+    for part in parts:
+        entry = part.entry
+        table = {"INSERT": entry.planned, "UPDATE": entry.updates, "DELETE": entry.gone}[part.verb]
+        row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(table)).fetchone()
+        found.append(int(row[0]) if row else 0)
+    return found
+
+
 def _count(connection: Connection, entity: Entity) -> int:
     row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(entity.relation)).fetchone()
     return int(row[0]) if row else 0
-
-
-def _bigint(name: sql.Identifier) -> sql.Composed:
-    return sql.SQL("{} bigint").format(name)
-
-
-def _typed(field: Field) -> sql.Composed:
-    collation = " COLLATE " + field.collation if field.collation else ""
-    return sql.SQL("{} {}{}").format(sql.Identifier(field.column), sql.SQL(field.storage_type), sql.SQL(collation))

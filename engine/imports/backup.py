@@ -18,7 +18,7 @@ NOT_BACKED_UP = {
 }
 
 
-def back_up(run: JobRun, entity: str) -> uuid.UUID | None:
+def back_up(run: JobRun, entities: list[str]) -> uuid.UUID | None:
     """The id of the backup taken before the import; None where none is."""
-    run.notice(NOT_BACKED_UP["code"], NOT_BACKED_UP["message"], entity=entity)
+    run.notice(NOT_BACKED_UP["code"], NOT_BACKED_UP["message"], entities=", ".join(entities))
     return None

@@ -19,12 +19,12 @@ class Proof(Enum):
     """An AFTER trigger may update the row once more (seen: RETURNING gave `x`, the trigger stored `x!`)."""
 
 
-def choose_proof(entity: Entity, server_assigned: bool) -> Proof:
+def choose_proof(entity: Entity, server_assigned: bool, event: str = "INSERT") -> Proof:
     """Raises:
     FailedPrecondition: ENTITY_NOT_IMPORTABLE for AFTER triggers on a table without a key to read by.
     """
     # a statement's AFTER trigger may update the rows too; a BEFORE one has none to change
-    firing = [t for t in entity.triggers if t.fires and "INSERT" in t.events and (t.row or t.timing == "AFTER")]
+    firing = [t for t in entity.triggers if t.fires and event in t.events and (t.row or t.timing == "AFTER")]
     if any(t.timing == "AFTER" for t in firing):
         if not entity.key:
             raise FailedPrecondition(

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import psycopg
+from dataclasses import dataclass
 
-_OTHERS = ("08", "40", "53", "55", "57", "58", "XX")
-"""Classes of SQLSTATE: connection, conflict, resources, state and locks, operator, system, defects."""
+import psycopg
+from psycopg import sql
+
+from engine.db.platform import Connection
+
+_OTHERS = ("08", "40", "53", "55P03", "57", "58", "XX")
+"""SQLSTATEs, by their beginning: connection, conflict, resources, locks, operator, system, defects."""
 
 _RIGHT_MISSING = "42501"
 
@@ -17,3 +22,39 @@ def is_refusal(error: psycopg.Error) -> bool:
     """
     state = error.sqlstate
     return state is not None and not state.startswith(_OTHERS) and state != _RIGHT_MISSING
+
+
+@dataclass(frozen=True)
+class Refuser:
+    """Whose constraint an error speaks of; empty names where it does not say."""
+
+    schema: str
+    table: str
+    constraint: str
+
+
+_ROOTS = """
+WITH RECURSIVE above (conname, conparentid) AS (
+    SELECT k.conname, k.conparentid FROM pg_constraint k WHERE k.conrelid = %(table)s::regclass AND k.conname = %(name)s
+    UNION ALL
+    SELECT k.conname, k.conparentid FROM above a JOIN pg_constraint k ON k.oid = a.conparentid
+)
+SELECT n.nspname, c.relname, coalesce(
+    (SELECT conname FROM above WHERE conparentid = 0),
+    (SELECT r.relname FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
+     JOIN pg_class r ON r.oid = pg_partition_root(x.oid)
+     WHERE i.indrelid = %(table)s::regclass AND x.relname = %(name)s),
+    %(name)s)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = pg_partition_root(%(table)s::regclass)
+"""
+
+
+def refuser(connection: Connection, error: psycopg.Error) -> Refuser:
+    """A partition's error names the partition and its own index or constraint: here they are the whole table's."""
+    diag = error.diag
+    found = Refuser(diag.schema_name or "", diag.table_name or "", diag.constraint_name or "")
+    if not found.table:
+        return found
+    name = sql.Identifier(found.schema, found.table).as_string(connection)
+    row = connection.execute(_ROOTS, {"table": name, "name": found.constraint}).fetchone()
+    return Refuser(*row) if row else found

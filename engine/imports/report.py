@@ -15,6 +15,11 @@ from engine.imports.backup import NOT_BACKED_UP
 if TYPE_CHECKING:
     from engine.jobs.run import JobRun
 
+ACCOUNTED = ("inserted", "updated", "unchanged", "skipped", "failed")
+"""What becomes of a record of the file."""
+
+_SUMMED = ("total_records", *ACCOUNTED, "deleted", "cascaded", "changed_by_trigger")
+
 
 def make_report(summary: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
     """`total_records` are the file's: inserted + updated + unchanged + skipped + failed, always. The others are rows
@@ -23,31 +28,63 @@ def make_report(summary: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any
     Raises:
         InternalError: REPORT_SUM when the numbers do not add up: then something was not accounted for.
     """
-    counts = summary["counts"]
-    notices = [n for n in summary["notices"] if facts["backup_id"] is None or n["code"] != NOT_BACKED_UP["code"]]
-    if facts["changed_by_trigger"]:
-        what = f"{facts['changed_by_trigger']} rows are stored otherwise than planned"
-        notices.append({"code": "CHANGED_BY_TRIGGER", "message": f"{what}: a trigger changed them"})
-    report = {
-        "total_records": counts["total"],
-        "inserted": facts["inserted"],
-        "updated": 0,
-        "unchanged": 0,
-        "skipped": counts["skip"],
-        "failed": counts["failed"],
-        "deleted": 0,
-        "cascaded": 0,
-        "changed_by_trigger": facts["changed_by_trigger"],
-        "rows_before": facts["rows_before"],
-        "rows_after": facts["rows_after"],
-        "notices": notices,
-    }
-    accounted = sum(report[name] for name in ("inserted", "updated", "unchanged", "skipped", "failed"))
-    if accounted != report["total_records"]:
-        raise InternalError(
-            f"report: found {accounted} records accounted for, expected {report['total_records']}", reason="REPORT_SUM"
-        )
+    planned = {e["name"]: e["counts"] for e in summary["entities"]}
+    entities = [_of_entity(planned[own["entity"]], own) for own in facts["entities"]]
+    changed = {c["entity"]: c["changed_by_trigger"] for c in facts.get("cascades", ())}
+    entities += [
+        _of_cascade(c, changed.get(c["name"], 0)) for c in summary["cascades"] if c["name"] not in planned
+    ]  # fmt: skip
+    report: dict[str, Any] = {name: sum(e[name] for e in entities) for name in _SUMMED}
+    for name in ("rows_before", "rows_after"):
+        values = [e[name] for e in entities if e["entity"] in planned]
+        report[name] = None if None in values else sum(values)
+    report["notices"] = _notices(summary, facts, report)
+    report["entities"] = entities
     return report
+
+
+def _of_entity(counts: dict[str, int], own: dict[str, Any]) -> dict[str, Any]:
+    found = {
+        "entity": own["entity"],
+        "total_records": counts["total"],
+        "inserted": own["inserted"],
+        "updated": own["updated"],
+        "unchanged": own["unchanged"],
+        "skipped": counts["skip"] + own["late_skipped"],
+        "failed": counts["failed"] + own["late_failed"],
+        "deleted": own["deleted"],
+        "cascaded": counts["cascade"],
+        "changed_by_trigger": own["changed_by_trigger"],
+        "rows_before": own["rows_before"],
+        "rows_after": own["rows_after"],
+    }
+    accounted = sum(found[name] for name in ACCOUNTED)
+    if accounted != found["total_records"]:
+        raise InternalError(
+            f"report: found {accounted} records accounted for, expected {found['total_records']}", reason="REPORT_SUM"
+        )
+    return found
+
+
+def _of_cascade(cascade: dict[str, Any], changed: int) -> dict[str, Any]:
+    # a row that two foreign keys reach is one row
+    rows = cascade.get("rows", sum(n for _, _, n in cascade["actions"]))
+    return {"entity": cascade["name"], **dict.fromkeys(_SUMMED, 0), "cascaded": rows,
+            "changed_by_trigger": changed,
+            "rows_before": None, "rows_after": None}  # fmt: skip
+
+
+def _notices(summary: dict[str, Any], facts: dict[str, Any], report: dict[str, Any]) -> list[dict[str, Any]]:
+    notices = [n for n in summary["notices"] if facts["backup_id"] is None or n["code"] != NOT_BACKED_UP["code"]]
+    if report["changed_by_trigger"]:
+        what = f"{report['changed_by_trigger']} rows are stored otherwise than planned"
+        notices.append({"code": "CHANGED_BY_TRIGGER", "message": f"{what}: a trigger changed them"})
+    if refused := sum(own["late_failed"] for own in facts["entities"]):
+        notices.append({"code": "ROWS_REFUSED", "message": f"{refused} planned rows were refused and left out"})
+    moved = sum(own["late_skipped"] + own["kept"] for own in facts["entities"])
+    if moved:
+        notices.append({"code": "ROWS_MOVED", "message": f"{moved} planned rows had moved and were left as they are"})
+    return notices
 
 
 def successful(report: dict[str, Any]) -> int:
@@ -63,6 +100,7 @@ def write_report(
 ) -> uuid.UUID:
     """The report as a file: one JSON object."""
     store = run.resources.artifacts
+    sequences = {name: to for own in facts["entities"] for name, to in own["sequences"].items()}
     document = {
         "import_id": str(row.id),
         "entity_type": row.entity_type,
@@ -70,7 +108,7 @@ def write_report(
         "plan_digest": (row.plan_digest or b"").hex(),
         "written_at": now.isoformat(),
         "report": report,
-        "sequences": facts.get("sequences", {}),
+        "sequences": sequences,
     }
     with run.resources.db.transaction() as session:
         artifact_id = store.create(session, ArtifactKind.REPORT, "job", run.job.id)

@@ -1,7 +1,8 @@
-"""The two jobs of an import. Read `PlanHandler.run` and `ApplyHandler.run` as the table of contents.
+"""The jobs of an import. Read `PlanHandler.run` and `ApplyHandler.run` as the table of contents.
 
 upload -> decode -> map -> validate -> plan      IMPORT_PLAN
 plan -> backup -> apply -> report                IMPORT_APPLY
+plan -> changes as a file                        IMPORT_CHANGES, when it is asked for
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from engine.access import CallContext, Caller, caller_of
 from engine.artifacts import ArtifactKind
 from engine.audit import record_intent
 from engine.clock import utc_now
-from engine.db.models import ArtifactRow, ImportRow, JobRow, UploadRow
+from engine.db.models import ArtifactRow, ExportRow, ImportRow, JobRow, UploadRow
 from engine.errors import DataInvalid, DataOpsError, FailedPrecondition, InternalError
 from engine.imports.apply import ROLLED_BACK, Applier
 from engine.imports.backup import back_up
-from engine.imports.model import ImportOptions
-from engine.imports.plan import Planned, Planner
+from engine.imports.laterejects import late_rejects
+from engine.imports.model import ImportOptions, ImportType, OnDrift, effective_error_budget
+from engine.imports.plan import Planner
+from engine.imports.planwrite import Planned
 from engine.imports.report import make_report, not_successful, successful, write_report
 from engine.imports.states import ImportStatus, fail, move
 from engine.jobs.handlers import Ending
@@ -37,6 +40,9 @@ if TYPE_CHECKING:
 S = ImportStatus
 
 KEPT_WITHOUT_REPORT = timedelta(days=30)
+
+MOST_REPLANS = 5
+"""Plans made anew for one import before it gives up: rows that move so fast are written by somebody else."""
 
 SWEEP_MARGIN = timedelta(hours=1)
 """An expired plan's artifact outlives it a little: what expires the import and what sweeps artifacts are two duties."""
@@ -54,11 +60,13 @@ class PlanHandler:
             row = _import(session, run.job, lock=False)
             upload = session.get(UploadRow, row.upload_id)
             caller = _caller(session, run.job, resources.clock())
+            guarded = upload is not None and guarded_by_us(session, upload)
         if upload is None or upload.state != "FINISHED" or upload.artifact_id is None:
             raise FailedPrecondition("upload: found it gone, expected a finished one", reason="UPLOAD_GONE")
-        caller.require("imports.create", row.entity_type, row.import_type)
-        planned = Planner(run, row, upload, caller).plan()
-        if (over := _over_budget(ImportOptions.from_record(row.options), planned)) is not None:
+        for name in row.entity_types:
+            caller.require("imports.create", name, row.import_type)
+        planned = Planner(run, row, upload, caller, guarded=guarded).plan()
+        if (over := _over_budget(row, planned)) is not None:
             with resources.db.transaction() as session:
                 run.require_hold(session)
                 self._record(session, run, planned)  # the faults stay listed although the job fails
@@ -72,7 +80,9 @@ class PlanHandler:
         move(_import(session, job), S.CANCELLED, utc_now())
 
     def retried(self, session: Session, job: JobRow) -> None:
-        move(_import(session, job), S.PENDING, utc_now())
+        row = _import(session, job)
+        move(row, S.PENDING, utc_now())
+        row.changes_artifact_id = row.changes_job_id = None  # of the plan that failed
 
     def _record(self, session: Session, run: JobRun, planned: Planned) -> ImportRow:
         """The plan on the import, and its artifacts the import's."""
@@ -91,7 +101,8 @@ class PlanHandler:
     def _end(self, session: Session, run: JobRun, planned: Planned, caller: Caller) -> None:
         resources, now = run.resources, run.resources.clock()
         row = self._record(session, run, planned)
-        if ImportOptions.from_record(row.options).auto_apply:
+        asked = planned.summary["deletes_need_confirmation"]
+        if ImportOptions.from_record(row.options).auto_apply and not asked:
             begin_apply(session, resources, row, caller, now)
         else:
             assert row.plan_expires_at is not None
@@ -115,18 +126,28 @@ class ApplyHandler:
         if (mark := run.take_over()) is not None:
             facts = mark.facts  # an earlier attempt's effect stands; what is left is to say so
         else:
-            caller.require("imports.apply", row.entity_type, row.import_type)
-            backup_id = back_up(run, row.entity_type)
+            for name in written(row):
+                caller.require("imports.apply", name, row.import_type)
+            require_secrets(caller, row)
+            backup_id = back_up(run, written(row))
             facts = Applier(run, row).apply(backup_id)
         run.stage("REPORT")
         report = make_report(row.plan_summary or {}, facts)
+        try:
+            rejects_id = late_rejects(run, row, facts)
+        except DataOpsError as error:  # the rows are in: what is missing is a file
+            rejects_id = None
+            message = "the file of refused rows could not be written again; ListImportErrors has all of them"
+            report["notices"].append({"code": "REJECTS_INCOMPLETE", "message": f"{message} ({error.reason})"})
         report_id = write_report(run, row, report, facts, resources.clock())
-        return lambda session: self._end(session, run, report, report_id, facts)
+        return lambda session: self._end(session, run, report, report_id, rejects_id, facts)
 
     def failed(self, session: Session, job: JobRow, error: DataOpsError) -> None:
         row, now = _import(session, job), utc_now()
         if error.metadata.get("effect") == "committed":
             keep_undo(session, row, job, now)
+        elif error.reason == "PLAN_STALE" and plan_again(session, row, job, now):
+            return
         to = S.ROLLED_BACK if error.metadata.get(ROLLED_BACK) else S.FAILED
         fail(row, error, now, to=to)
 
@@ -142,12 +163,16 @@ class ApplyHandler:
         run: JobRun,
         report: dict[str, Any],
         report_id: uuid.UUID,
+        rejects_id: uuid.UUID | None,
         facts: dict[str, Any],
     ) -> None:
         resources, now = run.resources, run.resources.clock()
         row = _import(session, run.job)
         kept = now + timedelta(seconds=resources.settings.report_seconds)
         resources.artifacts.adopt(session, report_id, "imports", row.id, kept)
+        if rejects_id is not None:
+            resources.artifacts.adopt(session, rejects_id, "imports", row.id, kept)
+            row.rejects_artifact_id = rejects_id
         undo_id = uuid.UUID(facts["undo_artifact_id"]) if facts["undo_artifact_id"] else row.plan_artifact_id
         assert undo_id is not None
         if session.get(ArtifactRow, undo_id) is None:
@@ -155,6 +180,7 @@ class ApplyHandler:
         resources.artifacts.adopt(session, undo_id, "imports", row.id, kept)
         row.report, row.report_artifact_id, row.undo_artifact_id = report, report_id, undo_id
         row.pre_import_backup_id = uuid.UUID(facts["backup_id"]) if facts["backup_id"] else None
+        row.plan_summary = (row.plan_summary or {}) | {"late": facts["undo_artifact_id"] if _late(facts) else None}
         row.total_records = report["total_records"]
         row.successful_records, row.failed_records = successful(report), not_successful(report)
         move(row, S.COMPLETED, now)
@@ -162,7 +188,7 @@ class ApplyHandler:
 
 
 def begin_apply(session: Session, resources: Resources, row: ImportRow, caller: Caller, now: datetime) -> JobRow:
-    """Puts the import's apply into the queue: the intent, the job, the claim to write."""
+    """Puts the import's apply into the queue: the intent, the job, the claims to write."""
     move(row, S.PROCESSING, now)
     intent_id = record_intent(
         session,
@@ -170,7 +196,7 @@ def begin_apply(session: Session, resources: Resources, row: ImportRow, caller: 
         "imports.apply",
         "imports",
         row.id,
-        {"entity_types": [row.entity_type], "plan_digest": (row.plan_digest or b"").hex()},
+        {"entity_types": written(row), "plan_digest": (row.plan_digest or b"").hex()},
         now,
     )
     job = create_job(
@@ -178,7 +204,7 @@ def begin_apply(session: Session, resources: Resources, row: ImportRow, caller: 
         kind=JobKind.IMPORT_APPLY,
         resource_type="imports",
         resource_id=row.id,
-        claims=[Claim(row.entity_type, ClaimMode.WRITE)],
+        claims=[Claim(name, ClaimMode.WRITE) for name in written(row)],
         caller=caller,
         intent_id=intent_id,
         now=now,
@@ -216,8 +242,67 @@ def _caller(session: Session, job: JobRow, now: datetime) -> Caller:
     return caller_of(session, job.principal_id, CallContext.from_record(job.context), now)
 
 
-def _over_budget(options: ImportOptions, planned: Planned) -> DataInvalid | None:
-    budget = options.error_budget
+def _late(facts: dict[str, Any]) -> bool:
+    """Whether apply itself left records out."""
+    return any(own["late_failed"] or own["late_skipped"] for own in facts["entities"])
+
+
+def written(row: ImportRow) -> list[str]:
+    """The entities that the import writes, by itself or by foreign keys."""
+    cascades = [c["name"] for c in (row.plan_summary or {}).get("cascades", ())]
+    return list(dict.fromkeys([*row.entity_types, *cascades]))
+
+
+def guarded_by_us(session: Session, upload: UploadRow) -> bool:
+    """Whether the file is, by its digest, a CSV export of ours with the formula guard: then the guard is taken off."""
+    ours = select(ExportRow.options).where(ExportRow.sha256 == upload.sha256, ExportRow.format == "CSV")
+    return any(options.get("formula_guard", True) for options in session.scalars(ours))
+
+
+def require_secrets(caller: Caller, row: ImportRow) -> None:
+    """Whoever applies a plan that sets secrets must be allowed to, not only who made it."""
+    for entity in (row.plan_summary or {}).get("entities", ()):
+        if entity.get("secrets"):
+            caller.require("secrets.set", entity["name"])
+
+
+def plan_again(session: Session, row: ImportRow, job: JobRow, now: datetime) -> bool:
+    """With `on_drift=REPLAN` what has moved is planned anew; whether it is."""
+    options, before = ImportOptions.from_record(row.options), int(row.options.get("replans", 0))
+    if options.on_drift is not OnDrift.REPLAN or not options.auto_apply or before >= MOST_REPLANS:
+        return False
+    caller = _caller(session, job, now)
+    move(row, S.PENDING, now)
+    row.options = row.options | {"replans": before + 1}
+    row.plan_artifact_id = row.plan_digest = row.plan_summary = row.plan_expires_at = row.apply_job_id = None
+    row.rejects_artifact_id = row.changes_artifact_id = row.changes_job_id = None
+    row.plan_job_id = begin_plan(session, row, caller, now).id
+    return True
+
+
+def begin_plan(session: Session, row: ImportRow, caller: Caller, now: datetime) -> JobRow:
+    """Puts the import's plan into the queue: the intent, the job, the claims to read."""
+    details = {
+        "entity_types": row.entity_types,
+        "import_type": row.import_type,
+        "upload_id": str(row.upload_id),
+        "auto_apply": bool(row.options.get("auto_apply")),
+    }
+    intent_id = record_intent(session, caller, "imports.create", "imports", row.id, details, now)
+    return create_job(
+        session,
+        kind=JobKind.IMPORT_PLAN,
+        resource_type="imports",
+        resource_id=row.id,
+        claims=[Claim(name, ClaimMode.READ) for name in row.entity_types],
+        caller=caller,
+        intent_id=intent_id,
+        now=now,
+    )
+
+
+def _over_budget(row: ImportRow, planned: Planned) -> DataInvalid | None:
+    budget = effective_error_budget(ImportOptions.from_record(row.options), ImportType(row.import_type))
     if budget is None or planned.counts.failed <= budget:
         return None
     return DataInvalid(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import select
@@ -12,59 +12,35 @@ from sqlalchemy.orm import Session
 from engine.access import Caller, once
 from engine.audit import record_change, record_intent
 from engine.db.models import ImportRow
-from engine.errors import Aborted, FailedPrecondition, InvalidRequest, NotBuilt, NotFound
+from engine.errors import Aborted, DataInvalid, FailedPrecondition, InvalidRequest, NotBuilt, NotFound, Unavailable
 from engine.ids import new_id
+from engine.imports.changes import PlanView, page_of_errors
 from engine.imports.model import (
     ChangeKind,
-    FieldChange,
+    ImportOptions,
     ImportRequest,
-    ImportType,
     OnDrift,
-    OnRefused,
     ReportFile,
     ReportPart,
     RowChange,
     RowError,
     Severity,
+    effective_on_refused,
 )
 from engine.imports.planfile import Plan
-from engine.imports.run import begin_apply
+from engine.imports.rejects import reject_name
+from engine.imports.run import begin_apply, begin_plan, require_secrets, written
+from engine.imports.sources import bundled_entities
 from engine.imports.states import FINAL, ImportStatus, move
-from engine.imports.validate import MASK
 from engine.jobs.model import Claim, ClaimMode, JobKind
 from engine.jobs.service import cancel_job, create_job
-from engine.paging import MAX_BYTES, Page, Paging, created_within, newest_first
+from engine.paging import Page, Paging, created_within, newest_first
 from engine.resources import Resources
 from engine.uploads.service import Uploads
 
 S = ImportStatus
 
-_PARTS: dict[ReportPart, tuple[str, str, Callable[[ImportRow], uuid.UUID | None]]] = {
-    ReportPart.REPORT: ("report.json", "application/json", lambda row: row.report_artifact_id),
-    ReportPart.REJECTS: ("rejects.csv", "text/csv", lambda row: row.rejects_artifact_id),
-}
-
-
-class _Budget:
-    """What one answer may cost: rows taken, bytes of them, lines looked through for them."""
-
-    LINES = 50_000
-    """A rare code in a long list: what is looked through takes half a second at the most."""
-
-    def __init__(self, limit: int) -> None:
-        self._rows, self._bytes, self._lines = limit, MAX_BYTES, self.LINES
-
-    @property
-    def room(self) -> bool:
-        return self._rows > 0 and self._bytes > 0 and self._lines > 0
-
-    def spend(self, line: Sequence[str | None], *, taken: bool) -> bool:
-        """Counts a line; gives `taken` back."""
-        self._lines -= 1
-        if taken:
-            self._rows -= 1
-            self._bytes -= sum(len(cell or "") for cell in line)
-        return taken
+FORMATS = ("CSV", "JSON", "JSON_LINES", "BUNDLE")
 
 
 class Imports:
@@ -79,18 +55,24 @@ class Imports:
 
         Raises:
             NotBuilt: NOT_BUILT; PermissionDenied; NotFound: ENTITY_UNKNOWN, UPLOAD_UNKNOWN;
-            FailedPrecondition: UPLOAD_NOT_FINISHED, UPLOAD_GONE; AlreadyExists: REQUEST_ID_REUSED.
+            FailedPrecondition: UPLOAD_NOT_FINISHED, UPLOAD_GONE; AlreadyExists: REQUEST_ID_REUSED;
+            InvalidRequest: OPTION_INVALID; DataInvalid: what a bundle is refused for.
         """
-        _refuse_unbuilt(request)
-        caller.require("imports.create", request.entity_type, request.import_type)
-        if request.options.auto_apply:
-            caller.require("imports.apply", request.entity_type, request.import_type)
-        self._resources.catalogs.load().entity(request.entity_type)
+        _refuse_misfits(request)
+        entities = self._entities(caller, request)
+        for name in entities:
+            caller.require("imports.create", name, request.import_type)
+            if request.options.auto_apply:
+                caller.require("imports.apply", name, request.import_type)
+            self._resources.catalogs.load().entity(name)
+        for name in request.options.allow_cascade:
+            self._resources.catalogs.load().entity(name)
+            caller.require("imports.apply", name, request.import_type)
         now = self._resources.clock()
         with self._resources.db.transaction() as session:
 
             def make() -> uuid.UUID:
-                return self._create(session, caller, request, now)
+                return self._create(session, caller, request, entities, now)
 
             import_id, fresh = once(session, caller, "CreateImport", request_id, body_sha256, make, now)
             row = _get(session, import_id)
@@ -104,7 +86,7 @@ class Imports:
         """
         with self._resources.db.transaction() as session:
             row = _get(session, import_id)
-        if not caller.may("imports.read", row.entity_type):
+        if not all(caller.may("imports.read", name) for name in row.entity_types):
             raise _unknown(import_id)
         return row
 
@@ -119,28 +101,35 @@ class Imports:
         """Newest first, of the entities the caller may read; `created` is from (inside) and until (outside)."""
         query = created_within(select(ImportRow), ImportRow.created_at, created)
         if entity_type:
-            query = query.where(ImportRow.entity_type == entity_type)
+            query = query.where(ImportRow.entity_types.contains([entity_type]))
         if statuses:
             query = query.where(ImportRow.status.in_(statuses))
         if not caller.may("imports.read", "*"):
             names = [e.name for e in self._resources.catalogs.load().entities() if caller.may("imports.read", e.name)]
-            query = query.where(ImportRow.entity_type.in_(names))
+            query = query.where(ImportRow.entity_types.contained_by(names))
         with self._resources.db.transaction() as session:
             return newest_first(session, query, paging, ImportRow.created_at, ImportRow.id)
 
     def apply(
-        self, caller: Caller, import_id: uuid.UUID, plan_digest: bytes, request_id: str, body_sha256: bytes
+        self,
+        caller: Caller,
+        import_id: uuid.UUID,
+        plan_digest: bytes,
+        request_id: str,
+        body_sha256: bytes,
+        confirmed_deletes: int | None = None,
     ) -> ImportRow:
         """Puts the plan the caller has seen into the queue; one that is applied or on its way stays as it is.
 
         Raises:
-            Aborted: PLAN_DIGEST_MISMATCH; FailedPrecondition: IMPORT_STATE, PLAN_EXPIRED; PermissionDenied.
+            Aborted: PLAN_DIGEST_MISMATCH; FailedPrecondition: IMPORT_STATE, PLAN_EXPIRED, DELETES_NOT_CONFIRMED;
+            PermissionDenied.
         """
         now = self._resources.clock()
         with self._resources.db.transaction() as session:
 
             def make() -> uuid.UUID:
-                self._apply(session, caller, import_id, plan_digest, now)
+                self._apply(session, caller, import_id, plan_digest, confirmed_deletes, now)
                 return import_id
 
             if request_id:
@@ -156,7 +145,8 @@ class Imports:
         now = self._resources.clock()
         with self._resources.db.transaction() as session:
             row = _get(session, import_id, lock=True)
-            caller.require("imports.cancel", row.entity_type, row.import_type)
+            for name in row.entity_types:
+                caller.require("imports.cancel", name, row.import_type)
             job_id = row.apply_job_id if row.status == S.PROCESSING else row.plan_job_id
             if row.status == S.AWAITING_APPROVAL:
                 record_change(session, caller, "imports.cancel", "imports", row.id, now)
@@ -177,65 +167,83 @@ class Imports:
         paging: Paging,
         severities: Sequence[Severity] = (),
         code: str = "",
+        entity: str = "",
     ) -> tuple[Sequence[RowError], str, int]:
-        """One page of what is wrong with the file's records, in row order; the next token; how many there are."""
-        plan = self._plan(self.get(caller, import_id))
+        """One page of the file's records that were not taken, by row; the next token; how many faults there are."""
+        row = self.get(caller, import_id)
+        plan = self._plan(row)
         if plan is None:
             return [], "", 0
-        start, total = _position(paging), plan.rows("ERRORS")
-        budget = _Budget(paging.limit)
-        found: list[RowError] = []
-        for number, line in plan.numbered("ERRORS", start):
-            if not budget.room:
-                break
-            error, start = _row_error(line), number + 1
-            wanted = (not severities or error.severity in severities) and code in ("", error.code)
-            if budget.spend(line, taken=wanted):
-                found.append(error)
-        return found, paging.token_at((start,)) if start < total else "", total
+        plans = [(plan, "ERRORS")]
+        if late := (row.plan_summary or {}).get("late"):
+            plans.append((Plan.read(self._resources.artifacts.reader(uuid.UUID(late))), "LATE"))
+        return page_of_errors(plans, paging, severities, code, entity)
 
     def changes(
-        self, caller: Caller, import_id: uuid.UUID, paging: Paging, kinds: Sequence[ChangeKind] = ()
-    ) -> tuple[Sequence[RowChange], str]:
-        """One page of what the plan does to rows: inserts, then skips, each in key order. Secrets are masked."""
+        self,
+        caller: Caller,
+        import_id: uuid.UUID,
+        paging: Paging,
+        kinds: Sequence[ChangeKind] = (),
+        entity: str = "",
+        field: str = "",
+    ) -> tuple[Sequence[tuple[int, RowChange]], str]:
+        """One page of what the plan does to rows, each with its place in it; entity by entity, in key order within each
+        kind. Secrets are masked."""
         row = self.get(caller, import_id)
         plan = self._plan(row)
         if plan is None:
             return [], ""
-        entity = self._resources.catalogs.load().entity(row.entity_type)
-        secret = {f.column for f in entity.fields if f.secret}
-        key = list(entity.key)
-        start, at = _position(paging), 0
-        budget = _Budget(paging.limit)
-        found: list[RowChange] = []
-        for kind in (k for k in ChangeKind if not kinds or k in kinds):
-            names = list(plan.head["planned"]) if kind is ChangeKind.INSERT else key
-            for number, line in plan.numbered(kind, max(0, start - at)):
-                if not budget.room:
-                    return found, paging.token_at((at + number,))
-                budget.spend(line, taken=True)
-                found.append(_row_change(kind, line, names, key, secret))
-            at += plan.rows(kind)
-            start = max(start, at)
-        return found, ""
+        _require_all_read(caller, row)
+        return PlanView(plan, self._resources.catalogs.load()).page(paging, kinds, entity, field)
 
     def report_part(self, caller: Caller, import_id: uuid.UUID, part: ReportPart) -> ReportFile:
-        """A file of the import.
+        """A file of the import. The changes are made by a job when they are first asked for.
 
         Raises:
             NotFound: REPORT_PART_MISSING where the import has none (yet, or because nothing was rejected).
-            NotBuilt: NOT_BUILT for the changes as a file.
+            Unavailable: REPORT_PART_BEING_MADE.
         """
         row = self.get(caller, import_id)
-        if part not in _PARTS:
-            raise NotBuilt("the changes as a file come with a later release", reason="NOT_BUILT")
-        name, media_type, artifact_of = _PARTS[part]
-        artifact_id = artifact_of(row)
+        name, media_type, artifact_id = {
+            ReportPart.REPORT: ("report.json", "application/json", row.report_artifact_id),
+            ReportPart.REJECTS: (*reject_name(ImportOptions.from_record(row.options)), row.rejects_artifact_id),
+            ReportPart.CHANGES: ("changes.csv", "text/csv", row.changes_artifact_id),
+        }[part]
+        if part is ReportPart.CHANGES:
+            _require_all_read(caller, row)
+        if artifact_id is None and part is ReportPart.CHANGES and row.plan_artifact_id is not None:
+            self._make_changes(caller, import_id)
+            raise Unavailable(
+                "changes: they are being written into a file; ask again",
+                reason="REPORT_PART_BEING_MADE",
+                retry_after=1.0,
+            )
         if artifact_id is None:
             raise NotFound(
                 f"import: found no {part.lower()} of it, its status is {row.status}", reason="REPORT_PART_MISSING"
             )
-        return ReportFile(artifact_id, f"{row.entity_type}-{row.id}-{name}", media_type)
+        return ReportFile(artifact_id, f"{row.entity_type or 'bundle'}-{row.id}-{name}", media_type)
+
+    def _make_changes(self, caller: Caller, import_id: uuid.UUID) -> None:
+        now = self._resources.clock()
+        with self._resources.db.transaction() as session:
+            row = _get(session, import_id, lock=True)
+            if row.changes_job_id is not None or row.changes_artifact_id is not None:
+                return
+            details = {"entity_types": row.entity_types}
+            job = create_job(
+                session,
+                kind=JobKind.IMPORT_CHANGES,
+                resource_type="imports",
+                resource_id=row.id,
+                claims=[Claim(name, ClaimMode.READ) for name in row.entity_types],
+                caller=caller,
+                intent_id=record_intent(session, caller, "imports.read", "imports", row.id, details, now),
+                now=now,
+            )
+            row.changes_job_id = job.id
+        self._resources.bell.ring()
 
     def expire(self, now: datetime) -> int:
         """Ends plans that nobody applied in time; how many. Their artifacts go with the sweep."""
@@ -246,22 +254,37 @@ class Imports:
             rows = list(session.scalars(waiting.with_for_update(skip_locked=True).limit(100)))
             for row in rows:
                 move(row, S.EXPIRED, now)
-                for artifact_id in (row.plan_artifact_id, row.rejects_artifact_id):
+                for artifact_id in (row.plan_artifact_id, row.rejects_artifact_id, row.changes_artifact_id):
                     if artifact_id is not None:
                         self._resources.artifacts.discard(session, artifact_id)
-                row.plan_artifact_id = row.rejects_artifact_id = None
+                row.plan_artifact_id = row.rejects_artifact_id = row.changes_artifact_id = None
         return len(rows)
 
-    def _create(self, session: Session, caller: Caller, request: ImportRequest, now: datetime) -> uuid.UUID:
+    def _entities(self, caller: Caller, request: ImportRequest) -> Sequence[str]:
+        """The entities to be written: the one asked for, or those of the bundle's manifest."""
+        if request.options.format != "BUNDLE":
+            return [request.entity_type]
+        with self._resources.db.transaction() as session:
+            upload = self._uploads.for_import(session, request.upload_id, caller)
+        found = bundled_entities(self._resources, upload)
+        if not found:
+            raise DataInvalid("bundle: found no entity in its manifest", reason="BUNDLE_INVALID")
+        return found
+
+    def _create(
+        self, session: Session, caller: Caller, request: ImportRequest, entities: Sequence[str], now: datetime
+    ) -> uuid.UUID:
         upload = self._uploads.for_import(session, request.upload_id, caller)
         import_id = new_id()
         options = request.options.as_record()
+        options["on_refused"] = effective_on_refused(request.options, request.import_type).value
         options["name"] = request.name or upload.name
-        options["mapping"] = [{"column": m.column, "field": m.field} for m in request.mapping]
+        options["mapping"] = [m.as_record() for m in request.mapping]
         row = ImportRow(
             id=import_id,
             import_type=request.import_type.value,
             entity_type=request.entity_type,
+            entity_types=[*entities],
             status=S.PENDING.value,
             upload_id=upload.id,
             options=options,
@@ -272,29 +295,22 @@ class Imports:
         )
         session.add(row)
         session.flush()
-        details = {
-            "entity_types": [request.entity_type],
-            "import_type": request.import_type.value,
-            "upload_id": str(upload.id),
-            "auto_apply": request.options.auto_apply,
-        }
-        intent_id = record_intent(session, caller, "imports.create", "imports", import_id, details, now)
-        job = create_job(
-            session,
-            kind=JobKind.IMPORT_PLAN,
-            resource_type="imports",
-            resource_id=import_id,
-            claims=[Claim(request.entity_type, ClaimMode.READ)],
-            caller=caller,
-            intent_id=intent_id,
-            now=now,
-        )
-        row.plan_job_id = job.id
+        row.plan_job_id = begin_plan(session, row, caller, now).id
         return import_id
 
-    def _apply(self, session: Session, caller: Caller, import_id: uuid.UUID, plan_digest: bytes, now: datetime) -> None:
+    def _apply(
+        self,
+        session: Session,
+        caller: Caller,
+        import_id: uuid.UUID,
+        plan_digest: bytes,
+        confirmed_deletes: int | None,
+        now: datetime,
+    ) -> None:
         row = _get(session, import_id, lock=True)
-        caller.require("imports.apply", row.entity_type, row.import_type)
+        for name in written(row):
+            caller.require("imports.apply", name, row.import_type)
+        require_secrets(caller, row)
         if row.plan_digest is not None and row.plan_digest != plan_digest:
             raise Aborted(
                 "plan_digest: found another one than this import's plan; look at the plan again",
@@ -310,6 +326,8 @@ class Imports:
             )
         if row.plan_expires_at is not None and row.plan_expires_at < now:
             raise FailedPrecondition("plan: found it expired, make a new one", reason="PLAN_EXPIRED")
+        _require_confirmation(row, confirmed_deletes)
+        row.confirmed_deletes = confirmed_deletes
         begin_apply(session, self._resources, row, caller, now)
 
     def _plan(self, row: ImportRow) -> Plan | None:
@@ -318,16 +336,40 @@ class Imports:
         return Plan.open(self._resources.artifacts.reader(row.plan_artifact_id), row.plan_digest)
 
 
-def _refuse_unbuilt(request: ImportRequest) -> None:
-    options = request.options
-    if request.import_type is not ImportType.ADDITIVE:
-        raise NotBuilt(f"import type: found {request.import_type}, expected ADDITIVE", reason="NOT_BUILT")
-    if options.format != "CSV":
-        raise NotBuilt(f"format: found {options.format}, expected CSV", reason="NOT_BUILT")
-    if options.on_drift is not OnDrift.ABORT or options.on_refused is not OnRefused.ABORT:
-        raise NotBuilt("on_drift, on_refused: expected ABORT in this release", reason="NOT_BUILT")
+def _refuse_misfits(request: ImportRequest) -> None:
+    options, bundle = request.options, request.options.format == "BUNDLE"
+    if options.format not in FORMATS:
+        raise NotBuilt(f"format: found {options.format}, expected {', '.join(FORMATS)}", reason="NOT_BUILT")
+    if bundle != (not request.entity_type):
+        raise InvalidRequest(
+            "entity_type: expected none for a bundle, and one for every other file", reason="OPTION_INVALID"
+        )
     if options.error_budget is not None and options.error_budget < 0:
         raise InvalidRequest("error_budget: expected 0 or more", reason="OPTION_INVALID")
+    if options.on_drift is OnDrift.REPLAN and not options.auto_apply:
+        raise InvalidRequest("on_drift: expected REPLAN with auto_apply only", reason="OPTION_INVALID")
+    if bundle and options.key_fields:
+        raise InvalidRequest("key_fields: expected none for a bundle", reason="OPTION_INVALID")
+
+
+def _require_all_read(caller: Caller, row: ImportRow) -> None:
+    """What foreign keys change is shown too, whole rows of it."""
+    for name in written(row):
+        caller.require("imports.read", name)
+
+
+def _require_confirmation(row: ImportRow, confirmed: int | None) -> None:
+    """The number of deletes, repeated where the plan asks for it; a number that is given must be right."""
+    summary = row.plan_summary or {}
+    deletes = int(summary.get("counts", {}).get("delete", 0))
+    if confirmed == deletes or (confirmed is None and not summary.get("deletes_need_confirmation")):
+        return
+    found = "none" if confirmed is None else f"{confirmed}"
+    raise FailedPrecondition(
+        f"confirmed_deletes: found {found}, expected the plan's {deletes}",
+        reason="DELETES_NOT_CONFIRMED",
+        metadata={"deletes": str(deletes)},
+    )
 
 
 def _get(session: Session, import_id: uuid.UUID, *, lock: bool = False) -> ImportRow:
@@ -339,26 +381,3 @@ def _get(session: Session, import_id: uuid.UUID, *, lock: bool = False) -> Impor
 
 def _unknown(import_id: uuid.UUID) -> NotFound:
     return NotFound("import: found none with this id", reason="IMPORT_UNKNOWN", metadata={"import_id": str(import_id)})
-
-
-def _position(paging: Paging) -> int:
-    after = paging.position()
-    if after is None:
-        return 0
-    if len(after) != 1 or not isinstance(after[0], int) or after[0] < 0:
-        raise InvalidRequest("page_token: expected one of this list", reason="PAGE_TOKEN_INVALID")
-    return after[0]
-
-
-def _row_error(line: Sequence[str | None]) -> RowError:
-    row, severity, field, code, message, value = (cell or "" for cell in line)
-    return RowError(int(row), field, code, message, value, Severity(severity))
-
-
-def _row_change(
-    kind: ChangeKind, line: Sequence[str | None], names: Sequence[str], key: Sequence[str], secret: set[str]
-) -> RowChange:
-    values = dict(zip(names, line[2:], strict=True))
-    shown = {name: MASK if name in secret and value is not None else value for name, value in values.items()}
-    fields = tuple(FieldChange(n, None, v) for n, v in shown.items()) if kind is ChangeKind.INSERT else ()
-    return RowChange(int(line[0] or 0), kind, {n: shown[n] or "" for n in key if n in shown}, fields)

@@ -31,7 +31,8 @@ _ALLOWED: dict[ImportStatus, frozenset[ImportStatus]] = {
     S.VALIDATING: frozenset({S.AWAITING_APPROVAL, S.PROCESSING, S.FAILED, S.CANCELLED}),
     S.AWAITING_APPROVAL: frozenset({S.PROCESSING, S.CANCELLED, S.EXPIRED}),
     # a transaction that was begun and undone is ROLLED_BACK; one that never began is FAILED
-    S.PROCESSING: frozenset({S.COMPLETED, S.FAILED, S.ROLLED_BACK, S.CANCELLED}),
+    # back to PENDING with on_drift=REPLAN
+    S.PROCESSING: frozenset({S.COMPLETED, S.FAILED, S.ROLLED_BACK, S.CANCELLED, S.PENDING}),
     # RetryJob runs the failed phase again
     S.FAILED: frozenset({S.PENDING, S.PROCESSING}),
     S.ROLLED_BACK: frozenset({S.PROCESSING}),

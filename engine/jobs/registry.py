@@ -11,11 +11,13 @@ from engine.jobs.handlers import Handlers
 def handlers() -> Handlers:
     """The handlers of this release. Imported late: handlers import the engine that imports this."""
     from engine.exports.run import ExportHandler
+    from engine.imports.changesjob import ChangesHandler
     from engine.imports.run import ApplyHandler, PlanHandler
     from engine.jobs.model import JobKind
 
     return {
         JobKind.IMPORT_PLAN: PlanHandler(),
         JobKind.IMPORT_APPLY: ApplyHandler(),
+        JobKind.IMPORT_CHANGES: ChangesHandler(),
         JobKind.EXPORT: ExportHandler(),
     }

@@ -183,12 +183,13 @@ class Uploads:
     def delete(self, session: Session, upload_id: UUID) -> None:
         """Let a finished upload go, in the transaction that completes an import from it.
 
-        While another import is being planned from the same file it stays, and the sweep takes it in its time.
+        While another import from the same file lives it stays, since that may have to read it again, and the sweep
+        takes it in its time.
         """
         upload = _locked(session, upload_id)
         if upload is None or upload.state != "FINISHED":
             return
-        if _is_needed(session, upload_id, ("PENDING", "VALIDATING")):
+        if _is_needed(session, upload_id, LIVE):
             return
         self._end(session, upload, "CONSUMED", self._clock())
 
