@@ -115,6 +115,10 @@ def operation_error(record: Mapping[str, Any] | None, *, retryable: bool = False
         message=str(record.get("message", "")),
         metadata=texts(record.get("metadata") or {}),
         retryable=bool(record.get("retryable", retryable)),
+        violations=[
+            common_pb2.OperationViolation(subject=subject, description=description)
+            for subject, description in record.get("violations") or ()
+        ],
     )
 
 

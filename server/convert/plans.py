@@ -11,7 +11,6 @@ from google.protobuf.duration_pb2 import Duration
 
 from engine.db.models import ImportRow
 from engine.imports.model import RowChange, RowError
-from engine.imports.validate import MASK
 from engine.paging import MAX_BYTES, Paging
 from server.convert.common import number_of, timestamp
 from server.convert.jobs import notice
@@ -38,55 +37,92 @@ _REPORT_NUMBERS = (
 
 def plan_summary(row: ImportRow) -> imports_pb2.PlanSummary | None:
     """The plan as its caller must see it; absent until there is one."""
-    summary = row.plan_summary
+    summary = _of_today(row, row.plan_summary)
     if not summary:
         return None
-    lock = summary.get("lock", {})
-    mode = _LOCKS.get(lock.get("mode", ""), imports_pb2.LOCK_MODE_UNSPECIFIED)
-    assigned = list(summary.get("server_assigned", ()))
-    counts = _counts(summary.get("counts", {}))
-    entity = imports_pb2.EntityPlan(
-        entity=row.entity_type,
-        counts=counts,
-        rows_before=summary["rows_before"],
-        rows_after=summary["rows_before"] + counts.inserts - counts.deletes,
-        lock_mode=mode,
-        server_assigned_fields=assigned,
-    )
+    entities = [_entity_plan(record) for record in summary["entities"]]
+    effects = [
+        imports_pb2.ForeignKeyEffect(entity=cascade["name"], constraint=constraint, action=action, rows=rows)
+        for cascade in summary["cascades"]
+        for constraint, action, rows in cascade["actions"]
+    ]
     held = Duration()
-    held.FromTimedelta(timedelta(seconds=lock.get("seconds", 0)))
+    held.FromTimedelta(timedelta(seconds=sum(e["lock"].get("seconds", 0) for e in summary["entities"])))
+    parts = [imports_pb2.REPORT_PART_REJECTS] if row.rejects_artifact_id else []
     return imports_pb2.PlanSummary(
         plan_digest=row.plan_digest or b"",
-        counts=counts,
-        entities=[entity],
+        counts=_counts(summary["counts"]),
+        entities=entities,
         expires_at=timestamp(row.plan_expires_at),
-        lock_mode=mode,
+        lock_mode=max((e.lock_mode for e in entities), default=imports_pb2.LOCK_MODE_UNSPECIFIED),
         lock_duration=held,
         notices=_notices(summary),
+        deletes_need_confirmation=summary["deletes_need_confirmation"],
         planned_at=timestamp(datetime.fromisoformat(summary["planned_at"])),
-        server_assigned_fields=[f"{row.entity_type}.{name}" for name in assigned],
+        server_assigned_fields=[f"{e.entity}.{name}" for e in entities for name in e.server_assigned_fields],
+        foreign_key_effects=effects,
+        parts=[*parts, imports_pb2.REPORT_PART_CHANGES] if row.plan_artifact_id else parts,
+    )
+
+
+def _of_today(row: ImportRow, summary: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What the release before has written had one entity and no foreign keys' effects."""
+    if not summary or "entities" in summary:
+        return summary
+    counts = {"cascade": 0} | summary["counts"]
+    only = {
+        "name": row.entity_type, "key": [], "counts": counts, "lock": summary["lock"],
+        "rows_before": summary["rows_before"], "assigned": summary["server_assigned"], "updated_fields": {},
+    }  # fmt: skip
+    return summary | {"entities": [only], "cascades": [], "deletes_need_confirmation": False}
+
+
+def _entity_plan(record: Mapping[str, Any]) -> imports_pb2.EntityPlan:
+    counts = _counts(record["counts"])
+    cascaded = record["counts"]["cascade"]
+    return imports_pb2.EntityPlan(
+        entity=record["name"],
+        counts=counts,
+        rows_before=record["rows_before"],
+        rows_after=record["rows_before"] + counts.inserts - counts.deletes,
+        lock_mode=_LOCKS.get(record["lock"].get("mode", ""), imports_pb2.LOCK_MODE_UNSPECIFIED),
+        cascaded=cascaded,
+        server_assigned_fields=record["assigned"],
+        updated_fields=[
+            imports_pb2.FieldCount(field=field, rows=rows)
+            for field, rows in sorted(record["updated_fields"].items(), key=lambda item: (-item[1], item[0]))
+        ],
+        key_fields=record["key"],
     )
 
 
 def report(row: ImportRow) -> imports_pb2.ImportReport | None:
     """What was done; absent until applied."""
-    if not row.report:
+    made = row.report
+    if not made:
         return None
-    numbers = {name: int(row.report[name]) for name in _REPORT_NUMBERS if row.report.get(name) is not None}
+    if "entities" not in made:
+        made = made | {"entities": [made | {"entity": row.entity_type}]}
     parts = []
     if row.report_artifact_id:
         parts.append(imports_pb2.REPORT_PART_REPORT)
     if row.rejects_artifact_id:
         parts.append(imports_pb2.REPORT_PART_REJECTS)
+    if row.plan_artifact_id:
+        parts.append(imports_pb2.REPORT_PART_CHANGES)
     return imports_pb2.ImportReport(
-        notices=_notices(row.report),
-        entities=[imports_pb2.EntityReport(entity=row.entity_type, **numbers)],
+        notices=_notices(made),
+        entities=[imports_pb2.EntityReport(entity=record["entity"], **_numbers(record)) for record in made["entities"]],
         parts=parts,
-        **numbers,
+        **_numbers(made),
     )
 
 
-def row_error(entity: str, error: RowError) -> imports_pb2.ImportRowError:
+def _numbers(record: Mapping[str, Any]) -> dict[str, int]:
+    return {name: int(record[name]) for name in _REPORT_NUMBERS if record.get(name) is not None}
+
+
+def row_error(error: RowError) -> imports_pb2.ImportRowError:
     return imports_pb2.ImportRowError(
         row=error.row,
         field=error.field,
@@ -94,14 +130,14 @@ def row_error(entity: str, error: RowError) -> imports_pb2.ImportRowError:
         message=error.message,
         value=error.value or None,
         severity=number_of(imports_pb2.RowErrorSeverity, error.severity),
-        entity=entity,
+        entity=error.entity,
     )
 
 
-def row_change(entity: str, change: RowChange) -> imports_pb2.ImportChange:
+def row_change(change: RowChange) -> imports_pb2.ImportChange:
     fields = []
     for field in change.fields:
-        masked = MASK in (field.old, field.new)
+        masked = field.masked
         fields.append(
             imports_pb2.FieldChange(
                 name=field.field, old=None if masked else field.old, new=None if masked else field.new, masked=masked
@@ -110,24 +146,23 @@ def row_change(entity: str, change: RowChange) -> imports_pb2.ImportChange:
     return imports_pb2.ImportChange(
         row=change.row,
         kind=number_of(imports_pb2.ChangeKind, change.kind),
-        entity=entity,
+        entity=change.entity,
         key=[common_pb2.FieldValue(name=name, value=value) for name, value in change.key.items()],
         fields=fields,
     )
 
 
 def change_page(
-    entity: str, changes: Sequence[RowChange], paging: Paging, token: str
+    changes: Sequence[tuple[int, RowChange]], paging: Paging, token: str
 ) -> tuple[list[imports_pb2.ImportChange], str]:
-    """The changes that fit one answer, and the token of what follows them. Their places in the plan are consecutive."""
-    first = int((paging.position() or (0,))[0])
+    """The changes that fit one answer, and the token of what follows them: each comes with its place in the plan."""
     shown: list[imports_pb2.ImportChange] = []
     used = 0
-    for change in changes:
-        message = row_change(entity, change)
+    for place, change in changes:
+        message = row_change(change)
         used += message.ByteSize()
         if shown and used > MAX_BYTES:
-            return shown, paging.token_at((first + len(shown),))
+            return shown, paging.token_at((place,))
         shown.append(message)
     return shown, token
 

@@ -67,21 +67,19 @@ class ImportService(imports_pb2_grpc.ImportServiceServicer):
         self, request: imports_pb2.ListImportChangesRequest, context: Any
     ) -> imports_pb2.ListImportChangesResponse:
         caller, import_id = current_caller(context), parse_id(request.import_id, "import_id")
-        row = await self._offload.call(self._imports.get, caller, import_id)
         word = word_of(imports_pb2.ChangeKind, request.kind)
-        if request.entity not in ("", row.entity_type) or (word and word not in tuple(ChangeKind)):
-            return imports_pb2.ListImportChangesResponse()
         paging = paging_of(request, caller)
         kinds = (ChangeKind(word),) if word else ()
-        changes, token = await self._offload.call(self._imports.changes, caller, import_id, paging, kinds)
-        shown, token = change_page(row.entity_type, changes, paging, token)
+        changes, token = await self._offload.call(
+            self._imports.changes, caller, import_id, paging, kinds, request.entity, request.field
+        )
+        shown, token = change_page(changes, paging, token)
         return imports_pb2.ListImportChangesResponse(changes=shown, next_page_token=token)
 
     async def ListImportErrors(
         self, request: imports_pb2.ListImportErrorsRequest, context: Any
     ) -> imports_pb2.ListImportErrorsResponse:
         caller, import_id = current_caller(context), parse_id(request.import_id, "import_id")
-        row = await self._offload.call(self._imports.get, caller, import_id)
         word = word_of(imports_pb2.RowErrorSeverity, request.severity)
         errors, token, total = await self._offload.call(
             self._imports.errors,
@@ -90,8 +88,9 @@ class ImportService(imports_pb2_grpc.ImportServiceServicer):
             paging_of(request, caller),
             (Severity(word),) if word else (),
             request.code,
+            request.entity,
         )
-        shown = [row_error(row.entity_type, error) for error in errors]
+        shown = [row_error(error) for error in errors]
         return imports_pb2.ListImportErrorsResponse(errors=shown, next_page_token=token, total_errors=total)
 
     async def ApplyImport(
@@ -100,7 +99,12 @@ class ImportService(imports_pb2_grpc.ImportServiceServicer):
         caller, import_id = current_caller(context), parse_id(request.import_id, "import_id")
         row = await self._offload.call(
             lambda: self._imports.apply(
-                caller, import_id, request.plan_digest, request.request_id, body_sha256(request)
+                caller,
+                import_id,
+                request.plan_digest,
+                request.request_id,
+                body_sha256(request),
+                request.confirmed_deletes if request.HasField("confirmed_deletes") else None,
             )
         )
         return imports_pb2.ApplyImportResponse(data_import=await self._shown(row))

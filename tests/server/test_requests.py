@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import psycopg
 import pytest
-from dataops.v1 import access_pb2, imports_pb2, options_pb2, uploads_pb2
+from dataops.v1 import access_pb2, exports_pb2, imports_pb2, options_pb2, uploads_pb2
 from google.protobuf.descriptor import MethodDescriptor
 from google.rpc import error_details_pb2
 from sqlalchemy.exc import OperationalError
@@ -132,13 +132,10 @@ async def test_every_field_that_breaks_a_rule_is_named(shared_edge: Edge) -> Non
 
 
 async def test_many_violations_are_cut_to_what_a_status_can_carry_and_counted(shared_edge: Edge) -> None:
-    request = imports_pb2.CreateImportRequest()
-    rules = next(
-        f for f in imports_pb2.CreateImportRequest.DESCRIPTOR.fields if f.is_repeated and f.message_type is not None
-    )
-    for _ in range(200):
-        getattr(request, rules.name).add()
-    refusal = await shared_edge.error("/dataops.v1.ImportService/CreateImport", request.SerializeToString())
+    request = exports_pb2.CreateExportRequest()
+    for _ in range(100):  # each lacks its field and its operator
+        request.filter.conditions.add()
+    refusal = await shared_edge.error("/dataops.v1.ExportService/CreateExport", request.SerializeToString())
     assert refusal.reason == "INVALID_REQUEST"
     assert 0 < len(refusal.part(error_details_pb2.BadRequest).field_violations) <= 20
     assert int(refusal.metadata["violations_total"]) > 150

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import hashlib
+import json
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -13,15 +15,17 @@ import grpc
 import psycopg
 import pytest
 from dataops.v1 import common_pb2, exports_pb2, exports_pb2_grpc, imports_pb2, imports_pb2_grpc
+from google.protobuf.timestamp_pb2 import Timestamp
 from sqlalchemy import select
 
 from engine.clock import utc_now
-from engine.db.models import AuditEventRow, ExportRow
+from engine.db.models import AuditEventRow, ExportRow, ImportRow
 from engine.exports.service import Exports
 from engine.imports.service import Imports
 from engine.jobs.registry import handlers
 from engine.jobs.runner import Runner
 from examples.platform import generate
+from server.convert.imports import data_import
 from server.download import Downloads
 from server.principals import Principals
 from server.services.exports import ExportService
@@ -92,6 +96,9 @@ class Client:
                 pass
 
         await asyncio.to_thread(run)
+
+
+TWICE = [imports_pb2.ValueMapping(text="a", becomes="b"), imports_pb2.ValueMapping(text="a", becomes="c")]
 
 
 @pytest.fixture
@@ -218,17 +225,117 @@ async def test_the_same_request_makes_one_import(client):
         ({"upload_id": str(uuid.uuid4())}, "UPLOAD_UNKNOWN"),
         ({"upload_id": "no uuid"}, "INVALID_REQUEST"),
         ({"import_type": imports_pb2.IMPORT_TYPE_UNSPECIFIED}, "INVALID_REQUEST"),
-        ({"import_type": imports_pb2.IMPORT_TYPE_UPSERT}, "NOT_BUILT"),
         ({"format": common_pb2.FILE_FORMAT_XLSX}, "NOT_BUILT"),
-        ({"options": imports_pb2.ImportOptions(on_drift=imports_pb2.ON_DRIFT_REPLAN)}, "NOT_BUILT"),
-        ({"options": imports_pb2.ImportOptions(csv=common_pb2.CsvOptions(encoding="cp1252"))}, "NOT_BUILT"),
+        ({"options": imports_pb2.ImportOptions(on_drift=imports_pb2.ON_DRIFT_REPLAN)}, "OPTION_INVALID"),
+        ({"options": imports_pb2.ImportOptions(csv=common_pb2.CsvOptions(encoding="klingon"))}, "OPTION_INVALID"),
         ({"options": imports_pb2.ImportOptions(csv=common_pb2.CsvOptions(delimiter="x"))}, "INVALID_REQUEST"),
-        ({"mapping": [imports_pb2.FieldMapping(field="name", constant="x")]}, "NOT_BUILT"),
         ({"mapping": [imports_pb2.FieldMapping(field="name")]}, "MAPPING_INVALID"),
+        ({"mapping": [imports_pb2.FieldMapping(constant="x")]}, "MAPPING_INVALID"),
+        ({"mapping": [imports_pb2.FieldMapping(field="name", column="n", entity="tokens")]}, "MAPPING_INVALID"),
+        ({"mapping": [imports_pb2.FieldMapping(field="name", column="n", values=TWICE)]}, "MAPPING_INVALID"),
     ],
 )
 async def test_an_import_that_cannot_be_is_refused_at_once(client, fields, reason):
     assert (await refusal(client.create(**fields)))[1] == reason
+
+
+async def test_a_mapping_and_every_option_come_back_as_they_were_given(client):
+    pb = imports_pb2
+    mapping = [
+        pb.FieldMapping(
+            field="name",
+            column="who",
+            entity="users",
+            trim=True,
+            empty_is_null=True,
+            letter_case=pb.LETTER_CASE_UPPER,
+            values=[imports_pb2.ValueMapping(text="A", becomes="B"), imports_pb2.ValueMapping(becomes="none")],
+            only_listed_values=True,
+            default="",
+        ),
+        pb.FieldMapping(
+            field="created_at", column="at", date_format=pb.DateFormat(pattern="%d.%m.%Y", time_zone="Europe/Berlin")
+        ),
+        pb.FieldMapping(field="role", constant="DRIVER"),
+        pb.FieldMapping(column="left out"),
+        pb.FieldMapping(field="id", column="id"),
+    ]
+    options = pb.ImportOptions(
+        error_budget=0,
+        on_drift=pb.ON_DRIFT_ABORT,
+        on_refused=pb.ON_REFUSED_ABORT,
+        auto_apply=True,
+        allow_cascade=["tokens"],
+        max_deletes=0,
+        json=pb.JsonOptions(absent_is_null=True),
+    )
+
+    shown = await client.get((await client.create(mapping=mapping, options=options)).import_id)
+
+    assert list(shown.mapping) == mapping
+    options.csv.CopyFrom(shown.options.csv)
+    assert shown.options == options
+
+
+async def test_options_come_with_their_defaults_filled_in(client):
+    shown = (await client.create()).options
+
+    assert shown.on_drift == imports_pb2.ON_DRIFT_ABORT
+    assert shown.on_refused == imports_pb2.ON_REFUSED_SKIP
+    assert not shown.HasField("error_budget")
+    assert not shown.HasField("max_deletes")
+
+
+@pytest.mark.parametrize(
+    ("import_type", "entity_type", "budget", "on_refused"),
+    [
+        ("ADDITIVE", "users", None, "ON_REFUSED_SKIP"),
+        ("UPSERT", "users", None, "ON_REFUSED_SKIP"),
+        ("REPLACE", "users", 0, "ON_REFUSED_ABORT"),
+        ("ADDITIVE", "", None, "ON_REFUSED_ABORT"),
+    ],
+)
+def test_what_an_unset_option_means_goes_by_the_mode(import_type, entity_type, budget, on_refused):
+    row = ImportRow(
+        id=uuid.uuid4(), import_type=import_type, entity_type=entity_type, status="PENDING", options={}, context={}
+    )
+    shown = data_import(row, {}).options
+
+    assert (shown.error_budget if shown.HasField("error_budget") else None) == budget
+    assert imports_pb2.OnRefused.Name(shown.on_refused) == on_refused
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("users.csv", "CSV"),
+        ("users", "CSV"),
+        ("Users.JSON", "JSON"),
+        ("users.jsonl", "JSON_LINES"),
+        ("users.ndjson.gz", "JSON_LINES"),
+        ("users.json.zst", "JSON"),
+        ("users.csv.gz", "CSV"),
+    ],
+)
+async def test_a_format_is_told_by_the_name_under_its_compression(client, name, expected):
+    made = await client.create(upload_id=await client.upload(GOOD_AND_BAD, name=name))
+
+    assert common_pb2.FileFormat.Name(made.format) == f"FILE_FORMAT_{expected}"
+
+
+async def test_compressed_json_lines_are_planned_and_the_options_shown(client):
+    record = {"id": str(uuid.uuid4()), "email": "a@example.org", "name": "A", "role": "DRIVER"}
+    data = gzip.compress("\n".join(json.dumps(r) for r in (record, record | {"id": "x"})).encode())
+    upload_id = await client.upload(data, name="users.jsonl.gz")
+    options = imports_pb2.ImportOptions(
+        csv=common_pb2.CsvOptions(quote="'", encoding="Windows-1252"), json=imports_pb2.JsonOptions(absent_is_null=True)
+    )
+
+    planned = await client.planned(upload_id=upload_id, options=options)
+
+    assert (planned.plan.counts.inserts, planned.plan.counts.failed) == (1, 1)
+    assert planned.options.json.absent_is_null
+    assert (planned.options.csv.quote, planned.options.csv.encoding) == ("'", "cp1252")
 
 
 async def test_another_files_format_is_told_by_its_name(client):
@@ -338,13 +445,68 @@ async def test_a_follower_of_an_export_that_fails_gets_an_error(client, edge, pl
     [
         ({"entity_types": ["nonsense"]}, "ENTITY_UNKNOWN"),
         ({"format": common_pb2.FILE_FORMAT_PARQUET}, "NOT_BUILT"),
-        ({"export_type": exports_pb2.EXPORT_TYPE_FULL, "entity_types": []}, "NOT_BUILT"),
+        ({"export_type": exports_pb2.EXPORT_TYPE_FULL, "entity_types": []}, "OPTION_INVALID"),
+        ({"entity_types": ["users", "tokens"]}, "OPTION_INVALID"),
+        ({"limit": 1}, "OPTION_INVALID"),
         ({"columns": ["password_hash"]}, "FIELD_SECRET"),
         ({"filter": exports_pb2.ExportFilter(statuses=["ACTIVE"])}, "FILTER_NEEDS_PARTIAL"),
     ],
 )
 async def test_an_export_that_cannot_be_is_refused_at_once(client, fields, reason):
     assert (await refusal(client.export(**fields)))[1] == reason
+
+
+async def test_a_partial_export_shows_what_was_asked_for(client, platform_dsn):
+    await asyncio.to_thread(generate.load, platform_dsn, users=50)
+    wanted = exports_pb2.ExportFilter(
+        created=common_pb2.TimeRange(start=Timestamp(seconds=1)),
+        statuses=["ACTIVE", "INVITED"],
+        conditions=[
+            exports_pb2.FieldCondition(field="email", operator=exports_pb2.FILTER_OPERATOR_PREFIX, values=["%"]),
+            exports_pb2.FieldCondition(field="country", operator=exports_pb2.FILTER_OPERATOR_IS_NULL),
+        ],
+    )
+    asked = {
+        "export_type": exports_pb2.EXPORT_TYPE_PARTIAL,
+        "format": common_pb2.FILE_FORMAT_JSON,
+        "filter": wanted,
+        "order_by": [exports_pb2.FieldOrder(field="email", descending=True)],
+        "limit": 3,
+        "options": exports_pb2.ExportOptions(compression=common_pb2.COMPRESSION_GZIP),
+    }
+    made = await client.export(**asked)
+    await client.run_jobs()
+
+    done = (await client.exports.GetExport(exports_pb2.GetExportRequest(export_id=made.export_id))).export
+    content, _ = await taken(client.exports.DownloadExport(exports_pb2.DownloadExportRequest(export_id=made.export_id)))
+    assert gzip.decompress(content) == b"[]\n"
+    assert (done.filter, list(done.order_by), done.limit) == (wanted, asked["order_by"], 3)
+    assert (done.options.compression, done.options.formula_guard) == (common_pb2.COMPRESSION_GZIP, False)
+    assert [(e.entity, e.record_count, e.file_name, e.sha256) for e in done.entities] == [("users", 0, "", b"")]
+    assert done.file_name.endswith(".json.gz")
+
+
+async def test_a_value_that_is_none_of_its_field_is_refused_at_the_call(client):
+    condition = exports_pb2.FieldCondition(field="role", operator=exports_pb2.FILTER_OPERATOR_IN, values=["'; DROP"])
+    wanted = exports_pb2.ExportFilter(conditions=[condition])
+
+    refused = client.export(export_type=exports_pb2.EXPORT_TYPE_PARTIAL, filter=wanted)
+    assert await refusal(refused) == (grpc.StatusCode.INVALID_ARGUMENT, "FILTER_VALUE_INVALID")
+
+
+async def test_a_full_export_is_a_bundle_with_notices(client, platform_dsn):
+    await asyncio.to_thread(generate.load, platform_dsn, users=50)
+    with psycopg.connect(platform_dsn, autocommit=True) as connection:
+        connection.execute("CREATE VIEW public.seen AS SELECT 1")
+    bundle = {"entity_types": [], "format": common_pb2.FILE_FORMAT_BUNDLE}
+    made = await client.export(export_type=exports_pb2.EXPORT_TYPE_FULL, **bundle)
+    await client.run_jobs()
+
+    done = (await client.exports.GetExport(exports_pb2.GetExportRequest(export_id=made.export_id))).export
+    assert [(n.code, n.metadata["entity"]) for n in done.notices] == [("NOT_COVERED", "public.seen")]
+    assert {e.entity for e in done.entities} == set(made.entity_types) == set(done.entity_types)
+    assert sum(e.record_count for e in done.entities) == done.record_count
+    assert all(len(e.sha256) == 32 and e.file_name for e in done.entities)
 
 
 def _part(made: exports_pb2.Export, offset: int, limit: int) -> dict[str, Any]:
