@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,10 @@ import pytest
 
 from engine.config import Settings
 from engine.resources import open_resources
+from examples.stack.servers import PostgresServer
 from tests.world import World
+
+_numbers = itertools.count(1)
 
 
 @pytest.fixture
@@ -52,5 +56,36 @@ def made(make_world: Callable[..., World], empty_dsn: str) -> Callable[..., Worl
         with psycopg.connect(empty_dsn, autocommit=True) as connection:
             connection.execute(schema.encode())
         return make_world(empty_dsn, **options)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def shared_world(
+    postgres: PostgresServer, control_template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[World]:
+    """One world for the tests of a module; each makes its own tables by `fresh`."""
+    name = f"shared_{next(_numbers)}"
+    settings = Settings(
+        control_dsn=postgres.create_database(f"{name}_control", control_template),
+        platform_dsn=postgres.create_database(f"{name}_platform"),
+        artifacts=str(tmp_path_factory.mktemp("artifacts")),
+        keys="test " + base64.b64encode(bytes(range(32))).decode(),
+    )
+    resources = open_resources(settings, name="tests", pool_size=5)
+    yield World(resources)
+    resources.close()
+    for kind in ("control", "platform"):
+        postgres.drop_database(f"{name}_{kind}")
+
+
+@pytest.fixture
+def fresh(shared_world: World) -> Callable[[str], World]:
+    """`fresh("CREATE TABLE public.t (…)")`: the module's world with these tables only, faster than `made`."""
+
+    def make(schema: str) -> World:
+        shared_world.sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public;" + schema)
+        shared_world.resources.catalogs.forget()
+        return shared_world
 
     return make

@@ -16,7 +16,7 @@ from engine.db.models import ExportRow, GrantRow, ImportRow, JobRow
 from engine.exports.model import ExportFormat, ExportOptions, ExportRequest, ExportType
 from engine.exports.service import Exports
 from engine.ids import new_id
-from engine.imports.model import ColumnMapping, CsvOptions, ImportOptions, ImportRequest, ImportType, RowError
+from engine.imports.model import FieldMapping, ImportOptions, ImportRequest, ImportType, RowError
 from engine.imports.service import Imports
 from engine.jobs.registry import handlers
 from engine.jobs.runner import Runner
@@ -68,12 +68,12 @@ class World:
     # --- imports
 
     def create(self, entity: str, data: bytes | uuid.UUID, **options: Any) -> ImportRow:
-        mapping = tuple(ColumnMapping(*m) for m in options.pop("mapping", {}).items())
+        mapping = options.pop("mapping", ())
+        if isinstance(mapping, dict):  # fields by column
+            mapping = tuple(FieldMapping(f, c) for c, f in mapping.items())
         import_type = ImportType(options.pop("import_type", "ADDITIVE"))
-        if "csv" in options:
-            options["csv"] = CsvOptions(**options["csv"])
         upload_id = self.upload(data) if isinstance(data, bytes) else data
-        request = ImportRequest(upload_id, entity, import_type, ImportOptions(**options), mapping)
+        request = ImportRequest(upload_id, entity, import_type, ImportOptions.from_record(options), mapping)
         return self.imports.create(self.caller, request, *self.request())
 
     def plan(self, entity: str, data: bytes | uuid.UUID, **options: Any) -> ImportRow:
@@ -82,8 +82,9 @@ class World:
         self.work()
         return self.imports.get(self.caller, row.id)
 
-    def apply(self, row: ImportRow, *, work: bool = True) -> ImportRow:
-        self.imports.apply(self.caller, row.id, row.plan_digest or b"", *self.request())
+    def apply(self, row: ImportRow, *, work: bool = True, deletes: int | None = None) -> ImportRow:
+        """Apply the plan; `deletes` is their number, repeated."""
+        self.imports.apply(self.caller, row.id, row.plan_digest or b"", *self.request(), deletes)
         if work:
             self.work()
         return self.imports.get(self.caller, row.id)

@@ -30,16 +30,23 @@ def test_an_after_trigger_is_seen_too(things):
     assert things.sql("SELECT note FROM public.things WHERE id = 2") == [("x!",)]
 
 
-def test_a_row_that_a_trigger_refuses_undoes_the_import_by_default(things):
+def test_a_row_that_a_trigger_refuses_undoes_the_import_if_asked_or_is_left_out(things):
     things.sql(
         "CREATE FUNCTION public.no() RETURNS trigger LANGUAGE plpgsql AS "
         "$$ BEGIN IF NEW.id = 3 THEN RETURN NULL; END IF; RETURN NEW; END $$;"
         "CREATE TRIGGER no BEFORE INSERT ON public.things FOR EACH ROW EXECUTE FUNCTION public.no()"
     )
-    row = things.load("things", b"id\n2\n3\n")
+    row = things.load("things", b"id\n2\n3\n", on_refused="ABORT")
 
     assert (row.status, things.reason(row)) == ("ROLLED_BACK", "ROW_REFUSED")
     assert things.sql("SELECT count(*) FROM public.things") == [(1,)]
+
+    row = things.load("things", b"id\n2\n3\n")
+
+    assert (row.status, row.report["inserted"], row.report["failed"]) == ("COMPLETED", 1, 1)
+    assert [(e.row, e.code) for e in things.errors(row)] == [(3, "REFUSED_AT_APPLY")]
+    assert b'"3","3","REFUSED_AT_APPLY"' in things.read(row.rejects_artifact_id)
+    assert things.sql("SELECT id FROM public.things ORDER BY id") == [(1,), (2,)]
 
 
 def test_sequences_left_behind_follow_the_imported_keys(made):
@@ -70,7 +77,7 @@ def test_fields_the_server_assigns_are_named_in_the_plan(made):
     )
     row = world.plan("a", b"v\nx\nyy\n")
 
-    assert row.plan_summary["server_assigned"] == ["id", "n", "made"]
+    assert row.plan_summary["entities"][0]["assigned"] == ["id", "n", "made"]
     assert world.apply(row).report["inserted"] == 2
     assert world.sql("SELECT v, n, twice FROM public.a ORDER BY n") == [("x", 1, 2), ("yy", 2, 4)]
 
@@ -106,7 +113,7 @@ def test_an_empty_table_is_indexed_after_it_was_filled_and_its_indexes_are_as_be
     before, oids = world.sql(known), world.sql("SELECT 'public.a_w'::regclass::oid, 'public.a_pkey'::regclass::oid")
     row = world.plan("a", b"id,v,w\n1,x,y\n2,y,z\n3,z,\n")
 
-    assert row.plan_summary["lock"]["mode"] == "ACCESS EXCLUSIVE"
+    assert row.plan_summary["entities"][0]["lock"]["mode"] == "ACCESS EXCLUSIVE"
     assert world.apply(row).report["inserted"] == 3
     assert world.sql(known) == before
     after = world.sql("SELECT 'public.a_w'::regclass::oid, 'public.a_pkey'::regclass::oid")

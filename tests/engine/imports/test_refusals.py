@@ -11,8 +11,8 @@ from engine.db.models import AuditEventRow, ExportRow, GrantRow
 from engine.errors import PermissionDenied
 from engine.exports.run import ExportHandler
 from engine.exports.states import ExportStatus, move
+from engine.imports.changes import Budget
 from engine.imports.model import Severity
-from engine.imports.service import _Budget
 from engine.imports.staging import Staging
 from engine.jobs.interrupts import LeaseLost
 from engine.jobs.registry import handlers
@@ -36,7 +36,7 @@ def codes(row):
 )
 def test_a_rule_that_planning_cannot_judge_is_named_and_refuses_at_apply(made, rule, bad):
     world = made(f"{PLAIN}; {rule}; INSERT INTO public.a VALUES (1, 'a')")
-    row = world.plan("a", f"id,v\n{bad}\n".encode())
+    row = world.plan("a", f"id,v\n{bad}\n".encode(), on_refused="ABORT")
 
     assert "lower_v" in codes(row)["CHECKED_AT_APPLY"]
     row = world.apply(row)
@@ -53,7 +53,7 @@ def test_whatever_a_trigger_raises_is_a_refusal_that_shows_no_value(made, body):
         f"{PLAIN}; CREATE FUNCTION public.f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body}; RETURN NEW; END $$;"
         "CREATE TRIGGER t BEFORE INSERT ON public.a FOR EACH ROW EXECUTE FUNCTION public.f()"
     )
-    row = world.load("a", b"id,v\n2,hidden\n")
+    row = world.load("a", b"id,v\n2,hidden\n", on_refused="ABORT")
 
     assert (row.status, world.reason(row)) == ("ROLLED_BACK", "ROW_REFUSED")
     assert "hidden" not in str(row.error)
@@ -68,7 +68,7 @@ def test_a_check_that_cannot_be_evaluated_is_left_to_apply(made, body):
         f"CREATE FUNCTION public.f(i int) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN {body}; END $$;"
         "CREATE TABLE public.a (id int PRIMARY KEY, v text, CONSTRAINT odd CHECK (public.f(id)))"
     )
-    row = world.plan("a", b"id,v\n2,x\n")
+    row = world.plan("a", b"id,v\n2,x\n", on_refused="ABORT")
 
     assert row.status == "AWAITING_APPROVAL", row.error
     assert "odd" in codes(row)["CHECKED_AT_APPLY"]
@@ -151,7 +151,7 @@ def test_a_taken_over_export_writes_no_more_on_its_record(made, monkeypatch):
 
 def test_a_long_list_of_errors_is_looked_through_in_bounded_steps(made, monkeypatch):
     world = made(PLAIN)
-    monkeypatch.setattr(_Budget, "LINES", 100)
+    monkeypatch.setattr(Budget, "LINES", 100)
     row = world.plan("a", b"id\n" + b"x\n" * 250)
 
     found, token, total = world.imports.errors(world.caller, row.id, Paging(10, "", "t"), (Severity.SKIPPED,))

@@ -1,0 +1,101 @@
+"""Tables, triggers and bundles that are odd, or made to harm: each has its one outcome, and none is a defect."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+
+import pytest
+
+from tests.engine.exports.kit import export
+
+
+def trigger(body, events="INSERT"):
+    return (
+        f"CREATE FUNCTION public.f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$;"
+        f"CREATE TRIGGER t AFTER {events} ON public.a FOR EACH ROW EXECUTE FUNCTION public.f()"
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "rows"),
+    [
+        ("DELETE FROM public.a WHERE id = NEW.id; RETURN NULL;", 3),
+        ("DELETE FROM public.a WHERE id = NEW.id; RETURN NULL;", 100_000),
+        ("IF NEW.v = 'd' THEN DELETE FROM public.a WHERE id = NEW.id; INSERT INTO public.a VALUES (-NEW.id, 'q');"
+         " END IF; RETURN NULL;", 3),
+    ],
+)  # fmt: skip
+def test_a_row_that_a_trigger_takes_away_again_is_not_told_to_be_in(made, body, rows):
+    world = made(
+        "CREATE TABLE public.a (id int PRIMARY KEY, v text);"
+        f"INSERT INTO public.a SELECT n, 'x' FROM generate_series(1, {rows}) n; ANALYZE public.a; {trigger(body)}"
+    )
+    row = world.load("a", b"id,v\n500001,d\n")
+
+    assert (row.status, world.reason(row)) == ("ROLLED_BACK", "ROWS_UNACCOUNTED")
+    assert world.sql("SELECT count(*) FROM public.a") == [(rows,)]
+
+
+def test_what_two_types_cut_in_silence_is_too_long(made):
+    world = made('CREATE TABLE public.a (id name PRIMARY KEY, c "char")')
+    rows = [b"n" * 80 + b",x", b"n" * 63 + b",xyz", b"m" * 63 + b",q", b"k,\\101"]
+    row = world.load("a", b"id,c\n" + b"\n".join(rows) + b"\n")
+
+    assert [(e.row, e.field, e.code) for e in world.errors(row)] == [(2, "id", "TOO_LONG"), (3, "c", "TOO_LONG")]
+    assert world.sql("SELECT length(id::text), c::text FROM public.a ORDER BY id DESC") == [(63, "q"), (1, "A")]
+
+
+def test_temp_tables_that_are_refused_are_the_platforms_to_allow(made):
+    world = made("CREATE TABLE public.a (id int PRIMARY KEY)")
+    world.sql(
+        "CREATE FUNCTION public.no() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no ddl'; END $$;"
+        "CREATE EVENT TRIGGER no ON ddl_command_start EXECUTE FUNCTION public.no()"
+    )
+    assert world.reason(world.plan("a", b"id\n1\n")) == "PLATFORM_NOT_PREPARED"
+
+
+@pytest.mark.parametrize("body", ["TRUNCATE public.a", "ALTER TABLE public.a ADD COLUMN IF NOT EXISTS z int"])
+def test_a_trigger_that_wants_what_apply_holds_refuses_the_rows(made, body):
+    world = made(f"CREATE TABLE public.a (id int PRIMARY KEY, v text); {trigger(body + '; RETURN NULL;')}")
+    row = world.load("a", b"id,v\n1,x\n", on_refused="ABORT")
+
+    assert (row.status, world.reason(row)) == ("ROLLED_BACK", "ROW_REFUSED")
+
+
+def test_a_key_of_parts_that_are_all_null_can_be_replaced(made):
+    world = made(
+        "CREATE TYPE public.ct AS (a int, b text); CREATE TABLE public.a (id public.ct PRIMARY KEY, v text);"
+        "INSERT INTO public.a VALUES ('(,)', 'x')"
+    )
+    row = world.load("a", b'id,v\n"(,)",d\n', import_type="REPLACE")
+
+    assert row.status == "COMPLETED", row.error
+    assert world.sql("SELECT v FROM public.a") == [("d",)]
+
+
+@pytest.mark.parametrize("name", ["r", "t", "row", "#row"])
+def test_a_column_of_any_name_goes_out_as_json(made, name):
+    world = made(f"CREATE TABLE public.a (id int PRIMARY KEY, \"{name}\" text); INSERT INTO public.a VALUES (1, 'x')")
+    _, data = export(world, "a", format="JSON_LINES")
+
+    assert json.loads(data) == {"id": 1, name: "x"}
+
+
+@pytest.mark.parametrize(("rows", "mode"), [(0, "UPSERT"), (0, "REPLACE"), (1, "UPSERT"), (7, "UPSERT")])
+def test_a_bundle_that_lies_of_its_rows_is_damaged(made, rows, mode):
+    world = made("CREATE TABLE public.a (id int PRIMARY KEY); INSERT INTO public.a VALUES (1), (2), (3)")
+    _, data = export(world, "a", format="BUNDLE")
+    changed = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(changed, "w") as new:
+        for name in old.namelist():
+            held = old.read(name)
+            if name == "manifest.json":
+                manifest = json.loads(held)
+                manifest["entities"][0]["rows"] = rows
+                held = json.dumps(manifest).encode()
+            new.writestr(name, held)
+    row = world.plan("", world.upload(changed.getvalue(), "a.zip"), format="BUNDLE", import_type=mode)
+
+    assert world.reason(row) == "BUNDLE_DAMAGED"
