@@ -14,78 +14,10 @@ from dataops.v1 import catalog_pb2, common_pb2, imports_pb2, jobs_pb2
 from dataops_client.cli import main
 from dataops_client.cli.plain import plain
 
-from tests.clients.fake_server import TOKEN, FakeServer, World
+from tests.clients.fake_world import DIGEST, EXPORT_ID, IMPORT_ID, JOB_ID, TOKEN, World
 
 ROOT = Path(__file__).resolve().parents[2]
-JOB_ID = "0197a000-0000-7000-8000-00000000000b"
-IMPORT_ID = "0197a000-0000-7000-8000-00000000000c"
-EXPORT_ID = "0197a000-0000-7000-8000-00000000000d"
-DIGEST = bytes(range(32))
-
-
-@pytest.fixture
-def stack_file(server: FakeServer, tmp_path: Path) -> Path:
-    """What `make up` writes."""
-    ca = tmp_path / "ca.pem"
-    ca.write_bytes(server.ca)
-    path = tmp_path / "stack.json"
-    path.write_text(
-        json.dumps({"address": server.address, "ca_file": str(ca), "tokens": {"admin": TOKEN, "none": "bad"}})
-    )
-    return path
-
-
-@pytest.fixture(autouse=True)
-def configured(stack_file: Path, monkeypatch: pytest.MonkeyPatch, world: World) -> None:
-    """The environment names the stack; the world has one finished job and one planned import."""
-    for name in [name for name in os.environ if name.startswith("DATAOPS_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("DATAOPS_STACK", str(stack_file))
-    world.job = jobs_pb2.Job(
-        job_id=JOB_ID,
-        kind=jobs_pb2.JOB_KIND_EXPORT,
-        state=jobs_pb2.JOB_STATE_COMPLETED,
-        resource=f"exports/{EXPORT_ID}",
-        last_sequence=3,
-    )
-    world.events = [
-        jobs_pb2.JobEvent(job_id=JOB_ID, sequence=1, stage_change=jobs_pb2.JobStageChange(new_stage="copy")),
-        jobs_pb2.JobEvent(
-            job_id=JOB_ID,
-            sequence=2,
-            progress=common_pb2.Progress(stage="copy", rows_done=1500, rows_estimated=3000, rows_per_second=800),
-        ),
-        jobs_pb2.JobEvent(
-            job_id=JOB_ID, sequence=3, notice=common_pb2.Notice(code="NOT_BACKED_UP", message="no backup")
-        ),
-    ]
-    world.imported = imports_pb2.Import(
-        import_id=IMPORT_ID,
-        entity_type="users",
-        entity_types=["users"],
-        status=imports_pb2.IMPORT_STATUS_AWAITING_APPROVAL,
-        plan_job_id=JOB_ID,
-        failed_records=1,
-        plan=imports_pb2.PlanSummary(plan_digest=DIGEST, counts=imports_pb2.ChangeCounts(inserts=1200, failed=1)),
-        report=imports_pb2.ImportReport(total_records=1201, inserted=1200, failed=1, rows_after=1200),
-    )
-    world.row_errors = [
-        imports_pb2.ImportRowError(
-            row=7,
-            field="email",
-            code="INVALID_VALUE",
-            message="no address",
-            value="a\tb\x1b[31m",
-            severity=imports_pb2.ROW_ERROR_SEVERITY_FAILED,
-        )
-    ]
-
-
-@pytest.fixture
-def users_csv(tmp_path: Path) -> Path:
-    path = tmp_path / "users.csv"
-    path.write_text("id,email\n1,a@example.org\n")
-    return path
+pytestmark = pytest.mark.usefixtures("configured")
 
 
 def test_entities_are_tab_separated_lines_when_piped(capsys):
@@ -96,6 +28,27 @@ def test_entities_are_tab_separated_lines_when_piped(capsys):
     assert lines[1:] == [f"{name}\t\t5\t0 B\tid" for name in ("users", "tokens", "points_rules")]
 
 
+def test_the_fields_of_an_entity_say_what_may_be_done_with_them(world: World, capsys):
+    world.entities["users"] = catalog_pb2.Entity(
+        name="users",
+        key_fields=["id"],
+        fields=[
+            catalog_pb2.Field(name="id", type="bigint", unique=True, identity=True),
+            catalog_pb2.Field(name="email", type="text", required=True, unique=True, filterable=True),
+            catalog_pb2.Field(name="full", type="text", generated=True, secret=True),
+        ],
+    )
+
+    assert main(["entities", "users"]) == 0
+
+    assert capsys.readouterr().out.splitlines() == [
+        "field\ttype\tkey\trequired\tunique\tfilterable\tsecret\tgenerated\treference",
+        "id\tbigint\tkey\t\tunique\t\t\tgenerated\t",
+        "email\ttext\t\trequired\tunique\tfilterable\t\t\t",
+        "full\ttext\t\t\t\t\tsecret\tgenerated\t",
+    ]
+
+
 @pytest.mark.parametrize("option", [["--json"], ["-o", "json"]])
 def test_entities_are_one_json_document_on_request(option: list[str], capsys):
     assert main(["entities", *option]) == 0
@@ -103,6 +56,40 @@ def test_entities_are_one_json_document_on_request(option: list[str], capsys):
     found = json.loads(capsys.readouterr().out)
     assert [e["name"] for e in found] == ["users", "tokens", "points_rules"]
     assert found[0]["estimated_rows"] == 5
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["entities", "-o", "json"],
+        ["import", "users.csv", "--entity", "users", "--yes", "-o", "json"],
+        ["import", "users.csv", "--entity", "users", "--plan-only", "-o", "json"],
+        ["imports", "list", "-o", "json"],
+        ["imports", "show", IMPORT_ID, "-o", "json"],
+        ["imports", "changes", IMPORT_ID, "-o", "json"],
+        ["imports", "errors", IMPORT_ID, "-o", "json"],
+        ["imports", "apply", IMPORT_ID, "--yes", "-o", "json"],
+        ["imports", "cancel", IMPORT_ID, "-o", "json"],
+        ["imports", "report", IMPORT_ID, "-o", "report.json", "--json"],
+        ["export", "users", "-o", "out.csv", "--json"],
+        ["exports", "list", "-o", "json"],
+        ["exports", "show", EXPORT_ID, "-o", "json"],
+        ["exports", "download", EXPORT_ID, "-o", "out.csv", "--json"],
+        ["exports", "delete", EXPORT_ID, "-o", "json"],
+        ["jobs", "list", "-o", "json"],
+        ["jobs", "show", JOB_ID, "-o", "json"],
+        ["jobs", "retry", JOB_ID, "-o", "json"],
+    ],
+)
+def test_json_is_all_that_stands_on_standard_output(
+    command: list[str], world: World, users_csv: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    monkeypatch.chdir(users_csv.parent)
+    world.parts = {imports_pb2.REPORT_PART_REPORT: b"{}"}
+    world.job.error.retryable = True
+
+    assert main(command) == 0
+    json.loads(capsys.readouterr().out)
 
 
 def test_a_refusal_is_one_line_and_an_exit_code(capsys):
@@ -137,6 +124,55 @@ def test_a_missing_server_is_exit_code_6(tmp_path: Path, capsys):
 def test_a_wrong_configuration_is_exit_code_2(arguments: list[str], complaint: str, capsys):
     assert main(arguments) == 2
     assert complaint in capsys.readouterr().err
+
+
+@pytest.fixture
+def sourced(configured: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The variables of another server and another caller, as a sourced env.sh leaves them."""
+    token = tmp_path / "token"
+    token.write_text("of another")
+    monkeypatch.delenv("DATAOPS_STACK")
+    monkeypatch.setenv("DATAOPS_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setenv("DATAOPS_CA_FILE", str(token))
+    monkeypatch.setenv("DATAOPS_TOKEN_FILE", str(token))
+    monkeypatch.setenv("DATAOPS_TOKEN", "of a third")
+
+
+@pytest.mark.usefixtures("sourced")
+def test_a_stack_on_the_command_line_wins_over_variables(stack_file: Path):
+    assert main(["--stack", str(stack_file), "entities"]) == 0
+    assert main(["--stack", str(stack_file), "--role", "none", "entities"]) == 3
+
+
+def test_a_role_on_the_command_line_wins_over_a_token_variable(
+    sourced: None, stack_file: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("DATAOPS_STACK", str(stack_file))
+    monkeypatch.delenv("DATAOPS_ADDRESS")
+    monkeypatch.delenv("DATAOPS_CA_FILE")
+
+    assert main(["entities"]) == 3
+    assert main(["--role", "admin", "entities"]) == 0
+
+
+@pytest.mark.usefixtures("sourced")
+def test_an_address_and_a_token_file_on_the_command_line_win_too(stack_file: Path, tmp_path: Path):
+    stack = json.loads(stack_file.read_text())
+    token = tmp_path / "right"
+    token.write_text(TOKEN)
+
+    address = ["--address", stack["address"], "--ca-file", stack["ca_file"]]
+    assert main([*address, "--token-file", str(token), "entities"]) == 0
+    assert main(["--stack", str(stack_file), "--address", "127.0.0.1:1", "entities"]) == 6
+
+
+@pytest.mark.usefixtures("sourced")
+def test_a_role_needs_a_stack_and_no_other_token(stack_file: Path, capsys):
+    assert main(["--role", "none", "entities"]) == 2
+    assert "--role chooses a token of a stack" in capsys.readouterr().err
+
+    assert main(["--stack", str(stack_file), "--role", "admin", "--token-file", "t", "entities"]) == 2
+    assert "--role and --token-file: found both" in capsys.readouterr().err
 
 
 def test_no_configuration_names_what_is_missing(monkeypatch: pytest.MonkeyPatch, capsys):
@@ -194,18 +230,22 @@ def test_a_planned_import_is_applied_later(world: World, capsys):
 
 def test_an_import_whose_plan_fails_says_why(users_csv: Path, world: World, capsys):
     world.job.state = jobs_pb2.JOB_STATE_FAILED
-    world.job.error.reason, world.job.error.message = "UNKNOWN_COLUMN", "column nick is not a field of users"
+    world.job.error.reason, world.job.error.message = "COLUMN_UNKNOWN", "column nick is not a field of users"
+    world.job.resource = f"imports/{IMPORT_ID}"
 
-    assert main(["import", str(users_csv), "--entity", "users", "--yes"]) == 1
-    assert capsys.readouterr().err.endswith("dataops: UNKNOWN_COLUMN: column nick is not a field of users\n")
+    assert main(["import", str(users_csv), "--entity", "users", "--yes"]) == 5
+    assert capsys.readouterr().err.endswith(
+        "dataops: COLUMN_UNKNOWN: column nick is not a field of users\n"
+        f"import {IMPORT_ID}, job {JOB_ID}: dataops imports show {IMPORT_ID} shows it\n"
+    )
 
 
 @pytest.mark.parametrize(
     ("option", "complaint"),
     [
-        (["--mode", "sideways"], "'sideways' is no mode"),
+        (["--mode", "sideways"], "'sideways' is no mode; expected additive, upsert or replace"),
         (["--map", "email"], "expected FIELD=COLUMN"),
-        (["--format", "doc"], "'doc' is no format"),
+        (["--format", "doc"], "'doc' is no format; expected csv, json, jsonl or bundle"),
     ],
 )
 def test_a_wrong_option_is_exit_code_2_before_anything_is_sent(
@@ -228,7 +268,7 @@ def test_an_export_writes_its_file_and_prints_its_size(world: World, tmp_path: P
     assert "download: 9 B" in captured.err
 
 
-def test_the_jobs_are_listed_watched_and_cancelled(capsys):
+def test_the_jobs_are_listed_watched_and_cancelled(world: World, capsys):
     assert main(["jobs", "list"]) == 0
     assert f"{JOB_ID}\tEXPORT\tCOMPLETED" in capsys.readouterr().out
 
@@ -237,6 +277,7 @@ def test_the_jobs_are_listed_watched_and_cancelled(capsys):
     assert [event["sequence"] for event in events] == [1, 2, 3]
     assert events[1]["progress"]["rows_done"] == 1500
 
+    world.job.state = jobs_pb2.JOB_STATE_PENDING
     assert main(["jobs", "cancel", JOB_ID]) == 0
     assert "state     CANCELLED" in capsys.readouterr().out
 

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 from dataops.v1 import uploads_pb2
+from dataops_client import UploadMemory
 from dataops_client.cli import main
 from dataops_client.errors import InvalidRequest, NotAuthenticated, NotFound, PermissionDenied
 from dataops_client.upload import upload_file
 
 from examples.stack.stack import Stack
+from tests.clients.terminal import interrupted
 
 MIB = 1024 * 1024
 NOBODYS = "0197a000-0000-7000-8000-0000000000ff"
@@ -77,6 +79,7 @@ def configured(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for name in [name for name in os.environ if name.startswith("DATAOPS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("DATAOPS_STACK", str(path))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     return stack
 
 
@@ -105,3 +108,52 @@ def test_the_command_shows_the_caller_and_the_catalog(configured: Stack, capsys)
     assert main(["entities", "users", "--json"]) == 0
     fields = {field["name"]: field for field in json.loads(capsys.readouterr().out)["fields"]}
     assert fields["password_hash"]["secret"] is True
+
+
+def test_the_command_shows_a_plan_and_what_it_does_to_each_row(configured: Stack, tmp_path: Path, capsys):
+    users, renamed = tmp_path / "users.csv", tmp_path / "renamed.csv"
+    assert main(["export", "users", "-o", str(users), "-q"]) == 0
+    header, *rows = users.read_text().splitlines()
+    renamed.write_text("\n".join([header.replace("email", "E-mail"), *rows[:2]]) + "\n")
+    capsys.readouterr()
+
+    command = ["import", str(renamed), "--entity", "users", "--undo-formula-guard", "--map", "email=E-mail", "-q"]
+    assert main(command) == 9
+    shown = capsys.readouterr().out
+    import_id = shown.splitlines()[0].split()[1]
+    assert "mode    ADDITIVE" in shown
+    assert "inserts\tupdates\tunchanged\tdeletes\tskips\tfailed" in shown
+    assert "others read and write on" in shown
+
+    assert main(["imports", "changes", import_id, "--json"]) == 0
+    assert isinstance(json.loads(capsys.readouterr().out), list)
+    assert main(["imports", "errors", import_id, "--severity", "skipped", "--json"]) == 0
+    assert {error["severity"] for error in json.loads(capsys.readouterr().out)} == {"SKIPPED"}
+    assert main(["imports", "cancel", import_id]) == 0
+
+
+def test_an_interrupted_upload_goes_on_in_the_next_process(configured: Stack, tmp_path: Path):
+    path = tmp_path / "users.csv"
+    path.write_bytes(os.urandom(90 * MIB))
+    command = ["import", str(path), "--entity", "users", "--yes"]
+    with configured.client("admin") as client:
+
+        def first_stream_is_in() -> bool:
+            found = client.uploads.ListUploads(uploads_pb2.ListUploadsRequest()).uploads
+            return any(u.declared_size == 90 * MIB and u.committed_size >= 16 * MIB for u in found)
+
+        got, _, err = interrupted(command, first_stream_is_in)
+
+        assert (got, "the same command again goes on with the upload" in err) == (130, True)
+        (remembered,) = (tmp_path / "state" / "dataops" / "uploads").iterdir()
+        begun = client.uploads.GetUpload(
+            uploads_pb2.GetUploadRequest(upload_id=json.loads(remembered.read_text())["upload_id"])
+        ).upload
+        told: list[int] = []
+        memory = UploadMemory(remembered.parent, str(configured.describe()["address"]))
+        upload = client.upload(path, memory=memory, on_resumed=lambda found: told.append(found.committed_size))
+
+    assert begun.state == uploads_pb2.UPLOAD_STATE_OPEN
+    assert upload.upload_id == begun.upload_id
+    assert told[0] >= 16 * MIB
+    assert upload.sha256 == hashlib.sha256(path.read_bytes()).digest()

@@ -31,6 +31,8 @@ from dataops_client.transfer import MESSAGE_BYTES, OnBytes
 MAX_RESTARTS = 5
 """Downloads begun anew since the file became another: a job has five attempts."""
 
+_MAKING_SECONDS = 1.0
+"""Between two questions whether a file has been made, where the server names no time."""
 
 _Chunk = exports_pb2.DownloadExportResponse | imports_pb2.DownloadImportReportResponse
 """A message of a download, whichever rpc it comes from."""
@@ -45,6 +47,9 @@ class _Chunks(Protocol):
 
 OpenStream = Callable[[int], _Chunks]
 """Begins a download at an offset."""
+
+OnWaiting = Callable[[DataOpsError], None]
+"""Told the server's word that the file is still being made."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +67,14 @@ def download_file(
     *,
     source_id: str,
     on_bytes: OnBytes = lambda _done, _size: None,
+    on_waiting: OnWaiting = lambda _error: None,
     patience: float = DEFAULT_PATIENCE,
 ) -> Downloaded:
     """Download into `path`, which appears (or is replaced) only when the file has arrived whole and equal.
 
     `open_stream(offset)` begins a download at an offset; `source_id` names what is downloaded, so that a `.part`
-    file that an earlier attempt left is taken up only for the same thing.
+    file that an earlier attempt left is taken up only for the same thing. A file that the server is still making is
+    asked for again until `patience` ends; `on_waiting` is told each time.
 
     Raises:
         TransferError: CHECKSUM_MISMATCH if what arrived is not what the footer says; nothing is kept of it.
@@ -75,7 +82,7 @@ def download_file(
     """
     part = path.with_name(f".{path.name}.{source_id}.part")
     with _part_file(part) as file:
-        footer = _Downloading(open_stream, file, on_bytes, Patience(patience)).run()
+        footer = _Downloading(open_stream, file, on_bytes, on_waiting, Patience(patience)).run()
         file.flush()
         os.fsync(file.fileno())
         part.replace(path)
@@ -116,11 +123,13 @@ class _Downloading:
         open_stream: OpenStream,
         file: IO[bytes],
         on_bytes: OnBytes,
+        on_waiting: OnWaiting,
         patience: Patience,
     ) -> None:
         self._open_stream = open_stream
         self._file = file
         self._on_bytes = on_bytes
+        self._on_waiting = on_waiting
         self._patience = patience
         self._hash = hashlib.sha256()
         self._offset = 0
@@ -136,7 +145,12 @@ class _Downloading:
             except DataOpsError as error:
                 if self._begin_anew(error):
                     continue
-                self._drop_if_useless(error)
+                if error.reason == "REPORT_PART_BEING_MADE":
+                    # a state that passes by itself, whatever its code
+                    error.retry_delay = error.retry_delay or _MAKING_SECONDS
+                    self._on_waiting(error)
+                else:
+                    self._drop_if_useless(error)
                 self._patience.pause_or_raise(error)
             else:
                 return footer

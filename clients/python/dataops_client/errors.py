@@ -140,7 +140,8 @@ class JobFailed(DataOpsError):
         """The error of a job that has ended without success."""
         state = jobs_pb2.JobState.Name(job.state).removeprefix("JOB_STATE_").lower()
         message = job.error.message or f"job {job.job_id} is {state}"
-        failed = cls(message, job.error.reason or f"JOB_{state.upper()}", dict(job.error.metadata))
+        violations = tuple(Violation(v.subject, v.description) for v in job.error.violations)
+        failed = cls(message, job.error.reason or f"JOB_{state.upper()}", dict(job.error.metadata), violations)
         failed.job = job
         return failed
 

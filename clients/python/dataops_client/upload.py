@@ -11,7 +11,7 @@ import os
 import threading
 import uuid
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -32,10 +32,15 @@ def upload_file(
     file_name: str = "",
     reason: str = "",
     upload_id: str = "",
+    sha256: bytes = b"",
+    on_begun: Callable[[uploads_pb2.Upload], None] = lambda _upload: None,
     on_bytes: OnBytes = lambda _done, _size: None,
     patience: float = DEFAULT_PATIENCE,
 ) -> uploads_pb2.Upload:
     """Upload a file and return the FINISHED upload; `upload_id` goes on with one that was begun before.
+
+    `sha256` is the file's, to be declared where it is known before (32 bytes); `on_begun` is told the upload before
+    its first byte is sent.
 
     Memory is one message whatever the file's size. A broken stream is taken up again from what the server has,
     for up to `patience` seconds without progress.
@@ -51,6 +56,7 @@ def upload_file(
             request_id=str(uuid.uuid4()),
             file_name=file_name or path.name,
             size_bytes=status.st_size,
+            sha256=sha256,
             reason=reason,
         )
         with typed_errors():
@@ -58,6 +64,7 @@ def upload_file(
                 upload = uploads.GetUpload(uploads_pb2.GetUploadRequest(upload_id=upload_id)).upload
             else:
                 upload = uploads.StartUpload(request).upload
+        on_begun(upload)
         _check_same_size(upload, status.st_size)
         source = _Source(file, path, status)
         return _Uploading(uploads, upload, source, on_bytes, Patience(patience)).run()

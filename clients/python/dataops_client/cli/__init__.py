@@ -3,20 +3,21 @@
 What a command found goes to standard output; progress, questions and errors to standard error, so that the
 output can be piped. Progress is live bars on a terminal and plain lines elsewhere; tables are tab-separated
 lines when piped. `--json` prints one JSON document instead (a watch: one line for each event). Every command
-that does not write a file also takes it as `-o json`; `dataops export` alone does write one, so that there
-`-o FILE` names it.
+that does not write a file also takes it as `-o json`; those that do write one (`export`, `exports download`,
+`imports report`) name it by `-o FILE`.
 
 Exit codes:
-    0    done
-    1    failed: the job failed, bytes did not arrive, a defect of the server
-    2    wrong usage: an unknown option, no such file, no server configured
+    0    done; with --plan-only: planned
+    1    failed: a defect of the server, damaged data, bytes that did not arrive, a job that was cancelled
+    2    wrong usage: an unknown option, no such file, a wrong mapping file, no server configured
     3    not authenticated, or not permitted
-    4    no such entity, import, export or job
-    5    refused: the request, the file or the state does not allow it
-    6    the server cannot be reached or is busy
+    4    no such entity, upload, import, export, job or part of a report
+    5    refused, at once or by the job: the request, the file or the state does not allow it
+    6    the server, its workers or a database cannot be reached, or is busy: the same may succeed later
     8    done, but rows of the file were refused (only with --strict)
-    9    planned, not applied: nothing was changed (import without --yes where nobody can be asked)
-    130  interrupted; what was started at the server goes on
+    9    planned, not applied, nothing was changed: nobody could be asked and --yes was not given, the answer was
+         no, or the number of deletes was not confirmed
+    130  interrupted; what was started at the server goes on, and the message says how to follow and stop it
 """
 
 from __future__ import annotations

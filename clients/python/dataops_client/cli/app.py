@@ -3,48 +3,50 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from dataops_client import cli
-from dataops_client.cli import access, catalog, exits, exports, imports, jobs
+from dataops_client.cli import access, catalog, exits, exporting, exports, importing, imports, jobs, uploads
+from dataops_client.cli import output as out
+from dataops_client.cli.failures import lines_of
 from dataops_client.cli.settings import Settings, SettingsError
-
-if TYPE_CHECKING:
-    from dataops_client.errors import DataOpsError
 
 
 class _Reporting(TyperGroup):
-    """Every failure of a command is one line on standard error and an exit code."""
+    """Every failure of a command is a line on standard error, of a job some more, and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            _complain("interrupted; what was started at the server goes on: dataops jobs list")
+            out.complain("interrupted; what was started at the server goes on: dataops jobs list")
             raise typer.Exit(exits.INTERRUPTED) from None
         except (SettingsError, OSError) as error:
             if isinstance(error, BrokenPipeError):
                 raise
-            _complain(_of_file(error) if isinstance(error, OSError) else str(error))
+            out.complain(_of_file(error) if isinstance(error, OSError) else str(error))
             raise typer.Exit(exits.USAGE) from None
         except Exception as error:
             from dataops_client.errors import DataOpsError
 
             if not isinstance(error, DataOpsError):
                 raise
-            _complain(str(error) + _hint(error))
+            first, *more = lines_of(error)
+            out.complain(first)
+            for line in more:
+                out.remark(line)
             raise typer.Exit(exits.code_of(error)) from None
 
 
 def _epilog(text: str) -> str:
     """The package's docstring after its title; in help, only an empty line ends a line."""
     _, output, codes = text.split("\n\n", 2)
+    codes = codes.replace("\n         ", " ")  # a line that goes on
     return output.replace("\n", " ") + "\n\n" + codes.replace("\n    ", "\n\n")
 
 
@@ -57,9 +59,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("entities")(catalog.entities)
-app.command("import")(imports.import_file)
+app.command("import")(importing.import_file)
 app.add_typer(imports.group, name="imports", help="Look at imports, apply or cancel them.")
-app.command("export")(exports.export)
+app.add_typer(uploads.group, name="uploads", help="Look at uploads, end them.")
+app.command("export")(exporting.export)
 app.add_typer(exports.group, name="exports", help="Look at exports, download, cancel or delete them.")
 app.add_typer(jobs.group, name="jobs", help="Look at jobs, follow, cancel or retry them.")
 app.command("whoami")(access.whoami)
@@ -94,6 +97,7 @@ def configure(
     version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True)] = False,
 ) -> None:
     """Take the global options; a token may also stand in DATAOPS_TOKEN."""
+    said = {name for name in context.params if _stands_on_the_command_line(context, name)}
     context.obj = Settings(
         address=address,
         ca_file=ca_file,
@@ -102,7 +106,12 @@ def configure(
         stack=stack,
         role=role,
         server_name=server_name,
-    )
+    ).ranked(said)
+
+
+def _stands_on_the_command_line(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def run(arguments: Sequence[str] | None) -> int:
@@ -114,21 +123,5 @@ def run(arguments: Sequence[str] | None) -> int:
     return 0
 
 
-def _hint(error: DataOpsError) -> str:
-    """What to do about it at a command line, where the server's words are those of the contract."""
-    if "ListEntities" in error.message:
-        return "; `dataops entities` lists them"
-    if "CERTIFICATE_VERIFY_FAILED" in error.message:
-        return "; does --ca-file or DATAOPS_CA_FILE name the authority of this server's certificate?"
-    if "security handshaker" in error.message:
-        return "; does --ca-file or DATAOPS_CA_FILE hold certificates (PEM)?"
-    return ""
-
-
 def _of_file(error: OSError) -> str:
     return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
-
-
-def _complain(text: str) -> None:
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    print(f"dataops: {line}", file=sys.stderr)

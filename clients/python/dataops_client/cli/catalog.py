@@ -43,14 +43,17 @@ def _show(entity: catalog_pb2.Entity, *, as_json: bool) -> None:
         out.as_json(plain(entity))
         return
     out.table(
-        ("field", "type", "key", "required", "secret", "reference"),
+        ("field", "type", "key", "required", "unique", "filterable", "secret", "generated", "reference"),
         (
             (
                 field.name,
                 field.type,
                 "key" if field.name in entity.key_fields else "",
                 "required" if field.required else "",
+                "unique" if field.unique else "",
+                "filterable" if field.filterable else "",
                 "secret" if field.secret else "",
+                "generated" if field.generated or field.identity else "",
                 f"{field.reference.entity}.{field.reference.field}" if field.HasField("reference") else "",
             )
             for field in entity.fields

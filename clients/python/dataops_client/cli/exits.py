@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,6 +34,28 @@ _CODES = {
 }
 
 
+_DENIED_JOBS = frozenset({"PERMISSION_MISSING", "PRINCIPAL_UNKNOWN"})
+_UNAVAILABLE_JOBS = re.compile(
+    r"(WORKER_LOST|FENCE_HELD|DEADLOCK|SERIALIZATION_CONFLICT|LOCK_TIMEOUT|DATABASE_(LOST|BUSY)|PLATFORM_UNREACHABLE"
+    r"|STORAGE_(FULL|FAILED)|CONTROL_UNREACHABLE)$"
+)
+_REFUSED_JOBS = re.compile(
+    r"(BUNDLE|CASCADE|COLUMNS?|DELETES|ENTITY|EXPORT|FIELD|FILE|FILTER|IMPORT|KEY|MAPPING|OPTION|SECRET|TEXT|UNIQUE"
+    r"|UPLOAD)_(?!GONE$|WRONG$|SUM$)"
+    r"|(CATALOG_MOVED|CHECKSUM_MISMATCH|ERROR_BUDGET_EXCEEDED|PLAN_(STALE|EXPIRED|DIGEST_MISMATCH)|PLATFORM_(TOO_OLD|NOT_PREPARED)"
+    r"|POOLER_REFUSED|RIGHTS_MISSING|ROWS_(REFERENCED|UNACCOUNTED)|ROW_REFUSED|SEQUENCE_NOT_OWNED|SIZE_MISMATCH"
+    r"|TOO_MANY_ERRORS|UPLOAD_GONE)$"
+)
+"""Reasons that speak of the file, the request or the state: docs/errors.md has them under the codes refused above."""
+
+
 def code_of(error: DataOpsError) -> int:
-    """The exit code for an error."""
-    return _CODES.get(type(error).__name__, FAILED)
+    """The exit code for an error; a job's goes by its reason, as the same word in a call would."""
+    kind = type(error).__name__
+    if kind != "JobFailed":
+        return _CODES.get(kind, FAILED)
+    if error.reason in _DENIED_JOBS:
+        return DENIED
+    if _UNAVAILABLE_JOBS.match(error.reason):
+        return UNAVAILABLE
+    return REFUSED if _REFUSED_JOBS.match(error.reason) else FAILED

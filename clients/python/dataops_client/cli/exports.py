@@ -1,4 +1,4 @@
-"""`dataops export` and `dataops exports`."""
+"""`dataops exports`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dataops_client.cli import output as out
+from dataops_client.cli.cancelling import tell_cancelled
+from dataops_client.cli.course import on_course
 from dataops_client.cli.options import (
     FileOption,
+    JsonOnlyOption,
     JsonOption,
     LimitOption,
     Output,
     OutputOption,
     QuietOption,
     ReasonOption,
+    StatusOption,
     chosen,
     wants_json,
 )
@@ -30,54 +34,22 @@ group = typer.Typer(no_args_is_help=True)
 ExportArgument = Annotated[str, typer.Argument(help="The export's id.", metavar="EXPORT")]
 
 
-def export(
-    context: typer.Context,
-    entities: Annotated[list[str], typer.Argument(help="What to export.", metavar="ENTITY...")],
-    output: FileOption,
-    file_format: Annotated[str, typer.Option("--format", help="csv, json …; else from the file's name.")] = "",
-    columns: Annotated[str, typer.Option(help="Fields, with commas between; else all that are not secret.")] = "",
-    delimiter: Annotated[str, typer.Option(help="Character between the cells of a CSV file.")] = "",
-    formula_guard: Annotated[bool, typer.Option(help="Keep spreadsheets from running text as a formula.")] = True,
-    reason: ReasonOption = "",
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-) -> None:
-    """Export all rows of an entity into a file, received while it is being written."""
-    from dataops.v1 import common_pb2, exports_pb2
-
-    settings: Settings = context.obj
-    chosen_format = file_format or output.suffix.lstrip(".") or "csv"
-    (number,) = chosen([chosen_format], common_pb2.FileFormat.Value, "FILE_FORMAT_", "format; give --format")
-    options = exports_pb2.ExportOptions(formula_guard=formula_guard)
-    if delimiter:
-        options.csv.delimiter = delimiter
-    with settings.connect() as client, telling(quiet=quiet) as narration:
-        done = client.export_to(
-            output,
-            entities,
-            file_format=number,
-            columns=[column.strip() for column in columns.split(",") if column.strip()],
-            options=options,
-            reason=reason,
-            on_bytes=narration.downloaded,
-        )
-    if json:
-        out.as_json(plain(done))
-    else:
-        print(f"{done.record_count:,} rows, {out.size(done.file_size_bytes)}, in {output}")
-
-
 @group.command("list")
 def list_exports(
     context: typer.Context,
+    entity: Annotated[str, typer.Option("--entity", help="Only of this entity.")] = "",
+    status: StatusOption = None,
     limit: LimitOption = 20,
     output: OutputOption = Output.TEXT,
     json: JsonOption = False,
 ) -> None:
     """List exports, newest first."""
+    from dataops.v1 import exports_pb2
+
     settings: Settings = context.obj
+    statuses = chosen(status or [], exports_pb2.ExportStatus.Value, "EXPORT_STATUS_", "status of an export")
     with settings.connect() as client:
-        found = client.list_exports(limit=limit)
+        found = client.list_exports(entity=entity, statuses=statuses, limit=limit)
     if wants_json(output, json):
         out.messages_as_json(found)
         return
@@ -109,12 +81,22 @@ def show(
 
 
 @group.command()
-def download(context: typer.Context, export_id: ExportArgument, output: FileOption, quiet: QuietOption = False) -> None:
-    """Download an export's file; one that is being written is followed to its end."""
+def download(
+    context: typer.Context,
+    export_id: ExportArgument,
+    output: FileOption,
+    json: JsonOnlyOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Download an export's file; one that is being written is followed to its end.
+
+    What an earlier attempt left beside the file is taken up: nothing is sent twice.
+    """
     settings: Settings = context.obj
-    with settings.connect() as client, telling(quiet=quiet) as narration:
-        got = client.download_export(export_id, output, follow=True, on_bytes=narration.downloaded)
-    print(f"{out.size(got.size)} in {output}, sha256 {got.sha256.hex()}")
+    with settings.connect() as client, on_course("the same command again goes on with the download"):
+        with telling(quiet=quiet) as narration:
+            got = client.download_export(export_id, output, follow=True, on_bytes=narration.downloaded)
+        out.show_downloaded(got, as_json=json)
 
 
 @group.command()
@@ -125,10 +107,13 @@ def cancel(
     output: OutputOption = Output.TEXT,
     json: JsonOption = False,
 ) -> None:
-    """Stop an export that is not complete."""
+    """Stop an export that is not complete. Ends with 5 if it had ended already."""
     settings: Settings = context.obj
     with settings.connect() as client:
-        _print(client.cancel_export(export_id, reason), as_json=wants_json(output, json))
+        before = client.get_export(export_id)
+        after = client.cancel_export(export_id, reason)
+        _print(after, as_json=wants_json(output, json))
+    tell_cancelled(enum_word(before, "status"), enum_word(after, "status"), after.job_id)
 
 
 @group.command()
@@ -153,10 +138,17 @@ def _print(export: exports_pb2.Export, *, as_json: bool) -> None:
         [
             ("export", export.export_id),
             ("status", enum_word(export, "status")),
+            ("type", enum_word(export, "export_type")),
+            ("format", enum_word(export, "format")),
             ("entities", ", ".join(export.entity_types)),
             ("rows", f"{export.record_count:,}"),
             ("size", out.size(export.file_size_bytes)),
             ("sha256", export.sha256.hex()),
+            ("expires", export.expires_at.ToJsonString() if export.HasField("expires_at") else ""),
             ("error", f"{export.error.reason}: {export.error.message}" if export.HasField("error") else ""),
+            *((notice.code, notice.message) for notice in export.notices),
         ]
     )
+    if len(export.entities) > 1:
+        print()
+        out.table(("entity", "rows", "file"), ((e.entity, f"{e.record_count:,}", e.file_name) for e in export.entities))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -18,8 +20,13 @@ if TYPE_CHECKING:
     from dataops.v1 import imports_pb2
     from google.protobuf.message import Message
 
-_PLAN_COUNTS = ("inserts", "updates", "unchanged", "deletes", "skips", "failed")
+    from dataops_client.download import Downloaded
+
 _WIDEST = 240
+_NUMBER = re.compile(r"\d[\d,]*")
+_PAGE = 1000
+"""Rows of one table on a terminal: its columns are as wide as what is in them, so all of it is held."""
+
 _REPORT_COUNTS = ("inserted", "updated", "unchanged", "skipped", "failed", "deleted", "cascaded")
 
 
@@ -34,8 +41,13 @@ def as_json_line(value: Any) -> None:
 
 
 def messages_as_json(messages: Iterable[Message]) -> None:
-    """A list of messages as one document."""
-    as_json([plain(message) for message in messages])
+    """A list of messages as one document, written as they come: there may be millions."""
+    before = "[\n"
+    for message in messages:
+        text = json.dumps(plain(message), indent=2, ensure_ascii=False)
+        print(before + "\n".join(f"  {line}" for line in text.split("\n")), end="")
+        before = ",\n"
+    print("[]" if before == "[\n" else "\n]")
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -45,9 +57,19 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         for row in rows:
             print("\t".join(_cell(value) for value in row))
         return
+    left = iter(rows)
+    page = list(islice(left, _PAGE))
+    _table(columns, page)
+    while page := list(islice(left, _PAGE)):
+        _table(columns, page)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Columns of nothing but numbers stand to the right."""
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for number, column in enumerate(columns):
-        shown.add_column(column, overflow="fold", no_wrap=number == 0)
+        numbers = bool(rows) and all(_NUMBER.fullmatch(str(row[number])) for row in rows)
+        shown.add_column(column, overflow="fold", no_wrap=number == 0, justify="right" if numbers else "left")
     for row in rows:
         shown.add_row(*(Text(_cell(value)) for value in row))  # as it is: a value may look like markup
     console = Console()
@@ -65,21 +87,18 @@ def facts(pairs: Iterable[tuple[str, Any]]) -> None:
         print(f"{name:<{width}}  {value}")
 
 
-def show_plan(planned: imports_pb2.Import) -> None:
-    """What an import will do, for a person who decides about it."""
-    plan = planned.plan
-    counts = [(name, getattr(plan.counts, name)) for name in _PLAN_COUNTS]
+def show_import(found: imports_pb2.Import) -> None:
+    """Where an import stands that has neither a plan to decide about nor a report."""
     facts(
         [
-            ("import", planned.import_id),
-            ("status", enum_word(planned, "status")),
-            ("entities", ", ".join(planned.entity_types)),
-            *((name, f"{count:,}") for name, count in counts if count or name in ("inserts", "failed")),
-            ("locks", enum_word(plan, "lock_mode")),
-            ("lock time", f"about {plan.lock_duration.seconds} s" if plan.HasField("lock_duration") else ""),
-            ("assigned", ", ".join(plan.server_assigned_fields)),
-            ("expires", plan.expires_at.ToJsonString() if plan.HasField("expires_at") else ""),
-            *((notice.code, notice.message) for notice in plan.notices),
+            ("import", found.import_id),
+            ("file", found.name),
+            ("entity", found.entity_type or ", ".join(found.entity_types)),
+            ("mode", enum_word(found, "import_type")),
+            ("status", enum_word(found, "status")),
+            ("error", f"{found.error.reason}: {found.error.message}" if found.HasField("error") else ""),
+            *(("", f"{v.subject}: {v.description}") for v in found.error.violations),
+            ("reason", found.context.reason),
         ]
     )
 
@@ -103,6 +122,12 @@ def show_report(done: imports_pb2.Import) -> None:
             *((notice.code, notice.message) for notice in report.notices),
         ]
     )
+    if len(report.entities) > 1:
+        print()
+        table(
+            ("entity", *_REPORT_COUNTS),
+            ((e.entity, *(f"{getattr(e, name):,}" for name in _REPORT_COUNTS)) for e in report.entities),
+        )
 
 
 def show_row_errors(found: Iterable[imports_pb2.ImportRowError]) -> None:
@@ -114,6 +139,24 @@ def show_row_errors(found: Iterable[imports_pb2.ImportRowError]) -> None:
             for e in found
         ),
     )
+
+
+def show_downloaded(got: Downloaded, *, as_json: bool) -> None:
+    """A file that arrived."""
+    if as_json:
+        print(json.dumps({"file": str(got.path), "size_bytes": got.size, "sha256": got.sha256.hex()}, indent=2))
+    else:
+        print(f"{size(got.size)} in {got.path}, sha256 {got.sha256.hex()}")
+
+
+def complain(text: str) -> None:
+    """One line on standard error, whatever stands in the text."""
+    print(f"dataops: {' '.join(_cell(text).split())}", file=sys.stderr)
+
+
+def remark(text: str) -> None:
+    """One line on standard error that is no complaint, or goes on with one."""
+    print(_cell(text), file=sys.stderr)
 
 
 def size(value: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, TextIO
 
@@ -16,8 +16,13 @@ from dataops_client.cli.plain import enum_word, size_text
 if TYPE_CHECKING:
     from dataops.v1 import common_pb2, jobs_pb2
 
+    from dataops_client.errors import DataOpsError
+
 _LINE_SECONDS = 2.0
 """Plain lines of one stage come no closer: a log of an hour's import stays under 2,000 lines."""
+
+_NAMED = 3
+"""Jobs before ours that are named; the line must fit a terminal."""
 
 
 class Teller(Protocol):
@@ -116,12 +121,12 @@ class Nobody:
 
 
 @contextmanager
-def telling(*, quiet: bool) -> Iterator[Narration]:
-    """Tell on standard error while the block runs."""
+def telling(*, quiet: bool, job_of: Callable[[str], jobs_pb2.Job] | None = None) -> Iterator[Narration]:
+    """Tell on standard error while the block runs; `job_of` looks up a job that another one waits for."""
     console = Console(stderr=True)
     teller: Teller = Nobody() if quiet else Bars(console) if console.is_terminal else Lines(sys.stderr)
     try:
-        yield Narration(teller)
+        yield Narration(teller, job_of)
     finally:
         teller.close()
 
@@ -129,8 +134,9 @@ def telling(*, quiet: bool) -> Iterator[Narration]:
 class Narration:
     """Puts bytes and events of the client into a teller's steps."""
 
-    def __init__(self, teller: Teller) -> None:
+    def __init__(self, teller: Teller, job_of: Callable[[str], jobs_pb2.Job] | None = None) -> None:
         self._teller = teller
+        self._job_of = job_of
         self._stage = ""
 
     def say(self, text: str) -> None:
@@ -141,9 +147,18 @@ class Narration:
         """For `on_bytes` of an upload."""
         self._moved("upload", done, size)
 
+    def checked(self, done: int, size: int | None) -> None:
+        """For `on_checked` of an upload: a large file is read once before."""
+        self._moved("checksum", done, size)
+
     def downloaded(self, done: int, size: int | None) -> None:
         """For `on_bytes` of a download."""
         self._moved("download", done, size)
+
+    def waiting(self, error: DataOpsError) -> None:
+        """For `on_waiting` of a download."""
+        job = error.metadata.get("job_id", "")
+        self._teller.step("waits", 0, None, "for the file to be made" + (f" by job {job}" if job else ""))
 
     def _moved(self, name: str, done: int, size: int | None) -> None:
         text = size_text(done) + (f" of {size_text(size)}" if size is not None else "")
@@ -161,17 +176,39 @@ class Narration:
             self._teller.say(f"{event.notice.code}: {event.notice.message}")
         elif kind == "state_change":
             self._changed(event.state_change)
-        elif kind == "snapshot" and event.snapshot.HasField("progress"):
-            self._progressed(event.snapshot.progress)
+        elif kind == "snapshot":
+            self._stood(event.snapshot)
+
+    def _stood(self, job: jobs_pb2.Job) -> None:
+        if job.HasField("progress"):
+            self._progressed(job.progress)
+        elif job.blocked_by:
+            self._waits_for(job.blocked_by)
 
     def _changed(self, change: jobs_pb2.JobStateChange) -> None:
         """Only what a person must know: that it waits, or that it begins again."""
         if change.blocked_by:
-            self._teller.say(f"waits for job {', '.join(change.blocked_by)}")
+            self._waits_for(change.blocked_by)
         elif change.attempt > 1 or change.HasField("error"):
             state = enum_word(change, "new_state")
             reason = f": {change.error.reason}: {change.error.message}" if change.HasField("error") else ""
             self._teller.say(f"{state}, attempt {change.attempt}{reason}")
+
+    def _waits_for(self, job_ids: Sequence[str]) -> None:
+        """Whose turn comes first: a person may know how long that takes, or stop it."""
+        named = [self._named(job_id) for job_id in job_ids[:_NAMED]]
+        more = f" and {len(job_ids) - _NAMED} more" if len(job_ids) > _NAMED else ""
+        self._teller.step("waits", 0, None, f"for {', '.join(named)}{more}")
+
+    def _named(self, job_id: str) -> str:
+        from dataops_client.errors import DataOpsError
+
+        if self._job_of is None:
+            return f"job {job_id}"
+        try:
+            return f"{enum_word(self._job_of(job_id), 'kind')} job {job_id}"
+        except DataOpsError:  # another's job may not be ours to see
+            return f"job {job_id}"
 
     def _progressed(self, progress: common_pb2.Progress) -> None:
         name = progress.stage or self._stage or "work"

@@ -1,15 +1,21 @@
-"""Where the server is and who is calling: from options, `DATAOPS_*` variables or the file of `make up`."""
+"""Where the server is and who is calling: from options, `DATAOPS_*` variables or the file of `make up`.
+
+What stands on the command line wins over every variable: `--stack` over those that name the server, its authority and
+the token, `--role` over those that name a token. Among equals, what names one thing wins over the stack's file.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Set
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dataops_client.client import DataOps
+    from dataops_client.resume import UploadMemory
 
 
 class SettingsError(Exception):
@@ -28,6 +34,29 @@ class Settings:
     role: str = "admin"
     server_name: str = ""
 
+    def ranked(self, said: Set[str]) -> Settings:
+        """These settings without what an option overrules; `said` names the fields that stand on the command line.
+
+        Raises:
+            SettingsError: `--role` without a stack, or beside another token.
+        """
+        found = self
+        if "stack" in said:
+            found = replace(
+                found,
+                token="",
+                address=found.address if "address" in said else "",
+                ca_file=found.ca_file if "ca_file" in said else None,
+                token_file=found.token_file if "token_file" in said else None,
+            )
+        if "role" in said:
+            if found.stack is None:
+                raise SettingsError("--role chooses a token of a stack: give --stack build/stack.json or DATAOPS_STACK")
+            if "token_file" in said:
+                raise SettingsError("--role and --token-file: found both, expected one of them")
+            found = replace(found, token="", token_file=None)
+        return found
+
     def connect(self) -> DataOps:
         """A client of the configured server.
 
@@ -37,11 +66,10 @@ class Settings:
         from dataops_client.channel import Token, TokenFile
         from dataops_client.client import DataOps
 
-        address, ca_file = self.address, self.ca_file
+        address, ca_file = self.server(), self.ca_file
         token: Token | None = TokenFile(self.token_file) if self.token_file else self.token
         if self.stack is not None:
             running = self._running_stack(self.stack)
-            address = address or str(running["address"])
             ca_file = ca_file or Path(str(running["ca_file"]))
             token = token or self._token_of(running)
         if not address:
@@ -54,6 +82,18 @@ class Settings:
         return DataOps.connect(
             address, ca_file=ca_file, token=token, server_name=self.server_name or None, client_name="dataops-cli"
         )
+
+    def server(self) -> str:
+        """The server's address; empty if none is configured."""
+        if self.address or self.stack is None:
+            return self.address
+        return str(self._running_stack(self.stack)["address"])
+
+    def memory(self) -> UploadMemory:
+        """Where interrupted uploads to this server are remembered."""
+        from dataops_client.resume import UploadMemory, state_folder
+
+        return UploadMemory(state_folder(), self.server())
 
     def _running_stack(self, path: Path) -> dict[str, object]:
         try:

@@ -1,0 +1,75 @@
+"""The command in a process of its own: at a terminal that answers its questions, or interrupted on its way."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+_COMMAND = (sys.executable, "-m", "dataops_client")
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(ROOT / "clients" / "python"), "TERM": "xterm-256color", "COLUMNS": "200"}
+
+
+def _hears_interrupts() -> None:
+    """Who starts the tests in the background has them ignore Ctrl-C, and with them every process they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def at_terminal(arguments: Sequence[str], question: str, answer: bytes, *, interrupts: bool = False) -> tuple[int, str]:
+    """The exit code, and what stood on the screen; `answer` is typed when `question` stands there."""
+    controller, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [*_COMMAND, *arguments],
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        env=environment(),
+        start_new_session=True,
+        preexec_fn=_hears_interrupts,
+    )
+    os.close(terminal)
+    screen = b""
+    answered = False
+    while True:
+        try:
+            screen += os.read(controller, 100_000)
+        except OSError:  # the far end is closed: the process has ended
+            break
+        if not answered and question.encode() in screen:
+            answered = True
+            if interrupts:
+                process.send_signal(signal.SIGINT)
+            else:
+                os.write(controller, answer)
+    os.close(controller)
+    return process.wait(60), screen.decode().replace("\r\n", "\n")
+
+
+def interrupted(arguments: Sequence[str], when: Callable[[], bool]) -> tuple[int, str, str]:
+    """Exit code, standard output and error of a command that gets Ctrl-C as soon as `when` holds."""
+    process = subprocess.Popen(
+        [*_COMMAND, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        preexec_fn=_hears_interrupts,
+    )
+    deadline = time.monotonic() + 60
+    while not when():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
