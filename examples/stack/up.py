@@ -1,4 +1,4 @@
-"""``make up``: keep a whole stack running in the foreground until Ctrl-C or SIGTERM.
+"""``make up``: keep a whole stack running in the foreground until Ctrl-C or SIGTERM; a worker that dies starts again.
 
 Writes build/stack.json last, when everything answers, and removes it first, when everything is about to stop.
 """
@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from examples.stack import launcher
 from examples.stack.certificates import write_secret
+from examples.stack.keeper import Keeper
 from examples.stack.launcher import BUILD, Stopped
 from examples.stack.processes import ServerStartError
 from examples.stack.programs import Program
@@ -93,7 +94,7 @@ In another shell, from this folder:
   {call} list
   {call} dataops.v1.CatalogService/ListEntities
 
-Ctrl-C stops everything."""
+A worker that dies is started again: kill -9 one and watch its job being taken over. Ctrl-C stops everything."""
 
 
 def _without_password(dsn: str) -> str:
@@ -108,12 +109,14 @@ def _stack(folder: Path, args: argparse.Namespace) -> Stack:
 
 
 def _watch(stack: Stack) -> int:
+    """Return when the stack cannot go on: without its server, or with a worker that dies all the time."""
+    keeper = Keeper(lambda text: print(text, file=sys.stderr, flush=True))
     while True:
         time.sleep(_LOOK_SECONDS)
-        for part in stack.programs:
-            if not part.alive:
-                print(_obituary(part), file=sys.stderr)
-                return 1
+        ended = keeper.look(stack.workers) if stack.server.alive else stack.server
+        if ended is not None:
+            print(_obituary(ended), file=sys.stderr)
+            return 1
 
 
 def _obituary(part: Program) -> str:
