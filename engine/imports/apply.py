@@ -226,6 +226,8 @@ class Applier:
         if (by.schema, by.table) != (entity.schema, entity.table):
             return None
         keys = any(k.name == name and not k.partial and planned >= set(k.columns) for k in entity.unique)
+        # REPLACE has found the whole table as it was, under its lock: then a trigger is in the way, not another's row
+        keys = keys and self._mode is not ImportType.REPLACE
         if keys and isinstance(error, psycopg.errors.UniqueViolation):
             return stale(f"{entity.name}: a row with a planned value of {name} has come since the plan")
         references = any(r.name == name and planned >= set(r.columns) for r in entity.references)

@@ -208,7 +208,9 @@ def _require_no_ring(judged: Judged, after: State) -> None:
     ring = {n for n in judged.verdicts if all(e.code == "REFERENCE_MISSING" for e in judged.verdicts[n])}
     while ring:
         rows = [judged.would_be(n) for n in ring]
-        whole = after | {judged.step.table: [*after[judged.step.table], *rows]}
+        before = [judged.key_of(judged.matches[n]) for n in ring if n in judged.matches]
+        others = [r for r in after[judged.step.table] if judged.key_of(r) not in before]
+        whole = after | {judged.step.table: [*others, *rows]}
         own = [r for r in REFERENCES if r.source == judged.step.table]
         lost = {n for n in ring if any(is_missing(whole, r, judged.would_be(n)) for r in own)}
         lost |= ring & set(judged.verdicts) if _in_doubt(judged) else set()

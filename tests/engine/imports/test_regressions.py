@@ -152,3 +152,16 @@ def test_a_known_row_is_not_refused_for_what_only_a_new_one_would_get(made):
     row = world.plan("a", b"id,price\n1,3\n2,3\n3,9\n")
 
     assert [(e.row, e.code) for e in world.errors(row)] == [(2, "KEY_EXISTS"), (3, "CHECK_VIOLATED")]
+
+
+def test_a_trigger_that_keeps_a_value_where_it_is_makes_no_plan_of_a_whole_table_stale(made):
+    """Planned anew it would be stale for ever: the table is as it was, and a trigger in the way."""
+    world = made(
+        "CREATE TABLE public.a (id int PRIMARY KEY, v int UNIQUE); INSERT INTO public.a VALUES (1, 1), (2, 2);"
+        "CREATE FUNCTION public.f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;"
+        "CREATE TRIGGER f BEFORE UPDATE ON public.a FOR EACH ROW WHEN (OLD.id = 1) EXECUTE FUNCTION public.f()"
+    )
+    row = world.load("a", b"id,v\n1,3\n2,1\n", import_type="REPLACE")
+
+    assert (row.status, world.reason(row)) == ("ROLLED_BACK", "ROW_REFUSED")
+    assert world.sql("SELECT * FROM public.a ORDER BY id") == [(1, 1), (2, 2)]
