@@ -25,6 +25,14 @@ class References:
         self._outer = [r for r in known if not self._sources(r) and not self._targets(r)]
         self._inner = [r for r in known if r not in self._outer]
 
+        self.moves = False
+        """Whether rows of the table that the file gives another key are gone under the one they had. Told last: a
+        record that is refused moves no row, and who refers to that may stay."""
+
+    @property
+    def may_move(self) -> bool:
+        return any(_may_move(peer, r) for r in self._inner for peer in self._targets(r))
+
     def outer(self) -> None:
         """References to tables that the plan does not touch: what they say stays said."""
         for reference in self._outer:
@@ -75,7 +83,7 @@ class References:
         conditions: list[sql.Composable] = []
         if peer.mode is ImportType.REPLACE:
             conditions.append(sql.SQL("NOT ") + peer.leaves("t"))
-        if peer.matches and peer.touches(reference.target_columns) and peer.knows(reference.target_columns):
+        if self.moves and _may_move(peer, reference):
             same = equal([peer.entity.column(c) for c in reference.target_columns], s="n", t="t")
             conditions.append(
                 sql.SQL(
@@ -114,3 +122,9 @@ class References:
             also=equal(fields, reference.target_columns, t="u"),
             other_good=staging.good("u"),
         )
+
+
+def _may_move(peer: Staging, reference: ForeignKey) -> bool:
+    """Whether an update of the file may change what the reference points to."""
+    columns = reference.target_columns
+    return peer.matches and not set(columns) <= set(peer.key) and peer.touches(columns) and peer.knows(columns)

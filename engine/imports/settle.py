@@ -37,10 +37,18 @@ def settle(stagings: Sequence[Staging], catalog: Catalog, *, check: Callable[[],
             found = _dependent(uniques, references, check)
         if not found:
             found = sum(unique.circles() for unique in uniques)
-        if not found:
+        if not found and not _let_move(references):
             break
     for verdict in verdicts:
         verdict.analyze()
+
+
+def _let_move(references: Sequence[References]) -> bool:
+    """The last step: rows that get another key are gone under theirs. Whether that has still to be told."""
+    waiting = [r for r in references if r.may_move and not r.moves]
+    for reference in waiting:
+        reference.moves = True
+    return bool(waiting)
 
 
 def _repeated(uniques: Sequence[Uniques], verdicts: Sequence[Verdicts], check: Callable[[], None]) -> int:

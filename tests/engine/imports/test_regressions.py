@@ -165,3 +165,27 @@ def test_a_trigger_that_keeps_a_value_where_it_is_makes_no_plan_of_a_whole_table
 
     assert (row.status, world.reason(row)) == ("ROLLED_BACK", "ROW_REFUSED")
     assert world.sql("SELECT * FROM public.a ORDER BY id") == [(1, 1), (2, 2)]
+
+
+def test_who_refers_to_a_row_that_a_refused_record_would_have_moved_is_taken(made):
+    world = made(
+        "CREATE TABLE public.a (id int PRIMARY KEY, email text UNIQUE, boss int REFERENCES public.a);"
+        "INSERT INTO public.a VALUES (1, 'p', NULL), (2, 't', NULL)"
+    )
+    # 9 is nobody, so that 2 stays 2, so that 1 cannot become 2, so that there is a 1 to refer to
+    data = b"id,email,boss\n4,new,1\n2,p,\n10,t,9\n"
+    row = world.load("a", data, import_type="UPSERT", key_fields=["email"])
+
+    assert {(e.row, e.code) for e in world.errors(row)} == {(3, "UNIQUE_TAKEN"), (4, "REFERENCE_MISSING")}
+    assert world.sql("SELECT id, boss FROM public.a ORDER BY id") == [(1, None), (2, None), (4, 1)]
+
+
+def test_who_refers_to_a_row_that_moves_away_is_refused(made):
+    world = made(
+        "CREATE TABLE public.a (id int PRIMARY KEY, email text UNIQUE, boss int REFERENCES public.a);"
+        "INSERT INTO public.a VALUES (1, 'p', NULL)"
+    )
+    row = world.load("a", b"id,email,boss\n4,new,1\n7,p,\n", import_type="UPSERT", key_fields=["email"])
+
+    assert {(e.row, e.code) for e in world.errors(row)} == {(2, "REFERENCE_MISSING")}
+    assert world.sql("SELECT id FROM public.a") == [(7,)]
