@@ -33,6 +33,7 @@ from dataops_client.errors import typed_errors
 from dataops_client.exports import ExportCalls
 from dataops_client.imports import ImportCalls
 from dataops_client.jobs import OnEvent
+from dataops_client.paging import pages
 
 __all__ = ["DataOps", "OnEvent"]
 
@@ -80,13 +81,8 @@ class DataOps(ImportCalls, ExportCalls):
     def entities(self, group: str = "") -> Iterator[catalog_pb2.Entity]:
         """Every entity the caller may see, by name, without fields."""
         request = catalog_pb2.ListEntitiesRequest(group=group, page_size=1000)
-        while True:
-            with typed_errors():
-                page = self.catalog.ListEntities(request)
+        for page in pages(self.catalog.ListEntities, request):
             yield from page.entities
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
 
     def entity(self, name: str) -> catalog_pb2.Entity:
         """One entity with its fields."""

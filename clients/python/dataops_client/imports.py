@@ -11,6 +11,7 @@ from dataops.v1 import common_pb2, imports_pb2, imports_pb2_grpc, uploads_pb2, u
 from dataops_client.download import Downloaded, OnWaiting, download_file
 from dataops_client.errors import JobFailed, typed_errors
 from dataops_client.jobs import JobCalls, OnEvent, no_event
+from dataops_client.paging import pages
 from dataops_client.resume import UploadMemory, upload_remembered
 from dataops_client.transfer import OnBytes, no_bytes
 from dataops_client.upload import upload_file
@@ -233,13 +234,8 @@ class ImportCalls(JobCalls):
         request = imports_pb2.ListImportChangesRequest(
             import_id=import_id, kind=kind, entity=entity, field=field, page_size=page_size
         )
-        while True:
-            with typed_errors():
-                page = self.imports.ListImportChanges(request)
+        for page in pages(self.imports.ListImportChanges, request):
             yield from page.changes
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
 
     def import_errors(
         self,
@@ -254,13 +250,8 @@ class ImportCalls(JobCalls):
         request = imports_pb2.ListImportErrorsRequest(
             import_id=import_id, severity=severity, code=code, entity=entity, page_size=page_size
         )
-        while True:
-            with typed_errors():
-                page = self.imports.ListImportErrors(request)
+        for page in pages(self.imports.ListImportErrors, request):
             yield from page.errors
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
 
     def download_report(
         self,
