@@ -347,7 +347,9 @@ def _refuse_misfits(request: ImportRequest) -> None:
     if options.error_budget is not None and options.error_budget < 0:
         raise InvalidRequest("error_budget: expected 0 or more", reason="OPTION_INVALID")
     if options.on_drift is OnDrift.REPLAN and not options.auto_apply:
-        raise InvalidRequest("on_drift: expected REPLAN with auto_apply only", reason="OPTION_INVALID")
+        raise InvalidRequest(
+            "on_drift: found REPLAN without auto_apply, expected both or neither", reason="OPTION_INVALID"
+        )
     if bundle and options.key_fields:
         raise InvalidRequest("key_fields: expected none for a bundle", reason="OPTION_INVALID")
 

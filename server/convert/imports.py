@@ -22,6 +22,8 @@ from engine.imports.model import (
     LetterCase,
     OnDrift,
     OnRefused,
+    effective_error_budget,
+    effective_on_refused,
 )
 from server.convert.common import call_context, number_of, operation_error, timestamp, word_of
 from server.convert.csv import csv_options
@@ -100,18 +102,16 @@ def _format(number: int, file_name: str) -> str:
 def _options(options: ImportOptions, row: ImportRow) -> imports_pb2.ImportOptions:
     """With every default filled in that does not depend on the table's rows."""
     csv = options.csv
-    replaces = row.import_type == ImportType.REPLACE
-    budget = 0 if options.error_budget is None and replaces else options.error_budget
-    on_refused = options.on_refused or (OnRefused.ABORT if replaces or not row.entity_type else OnRefused.SKIP)
+    mode = ImportType(row.import_type)
     return imports_pb2.ImportOptions(
         csv=common_pb2.CsvOptions(
             delimiter=csv.delimiter, quote=csv.quote, null_text=csv.null_text, encoding=csv.encoding
         ),
         json=imports_pb2.JsonOptions(absent_is_null=options.json.absent_is_null),
         undo_formula_guard=csv.undo_formula_guard,
-        error_budget=budget,
+        error_budget=effective_error_budget(options, mode),
         on_drift=number_of(imports_pb2.OnDrift, options.on_drift),
-        on_refused=number_of(imports_pb2.OnRefused, on_refused),
+        on_refused=number_of(imports_pb2.OnRefused, effective_on_refused(options, mode)),
         auto_apply=options.auto_apply,
         allow_cascade=options.allow_cascade,
         max_deletes=options.max_deletes,
@@ -121,10 +121,6 @@ def _options(options: ImportOptions, row: ImportRow) -> imports_pb2.ImportOption
 
 def _options_of(options: imports_pb2.ImportOptions, file_format: str) -> ImportOptions:
     on_drift = OnDrift(word_of(imports_pb2.OnDrift, options.on_drift) or OnDrift.ABORT)
-    if on_drift is OnDrift.REPLAN and not options.auto_apply:
-        raise InvalidRequest(
-            "on_drift: found REPLAN without auto_apply, expected both or neither", reason="OPTION_INVALID"
-        )
     on_refused = word_of(imports_pb2.OnRefused, options.on_refused)
     csv = csv_options(options.csv)
     return ImportOptions(

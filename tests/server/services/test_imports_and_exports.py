@@ -297,7 +297,12 @@ async def test_options_come_with_their_defaults_filled_in(client):
 )
 def test_what_an_unset_option_means_goes_by_the_mode(import_type, entity_type, budget, on_refused):
     row = ImportRow(
-        id=uuid.uuid4(), import_type=import_type, entity_type=entity_type, status="PENDING", options={}, context={}
+        id=uuid.uuid4(),
+        import_type=import_type,
+        entity_type=entity_type,
+        status="PENDING",
+        context={},
+        options={"format": "CSV" if entity_type else "BUNDLE"},
     )
     shown = data_import(row, {}).options
 
