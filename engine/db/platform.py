@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg
+from psycopg import sql
 
 from engine.db.database import libpq_dsn
 from engine.errors import FailedPrecondition, Unavailable
@@ -40,6 +41,18 @@ SESSION_SETTINGS = {
 """A killed client's backend held its table lock over 40 s; with the connection check it is gone within 2 s."""
 
 MIN_VERSION = 160000
+
+
+def one_row(connection: Connection, query: sql.Composed) -> tuple[Any, ...]:
+    """The row of a query that always gives one, as an aggregate does."""
+    row = connection.execute(query).fetchone()
+    assert row is not None, "an aggregate without GROUP BY gives a row"
+    return row
+
+
+def one_number(connection: Connection, query: sql.Composed) -> int:
+    """The number that such a query gives."""
+    return int(one_row(connection, query)[0])
 
 
 class Platform:

@@ -17,7 +17,7 @@ from psycopg import sql
 
 from engine.catalog import Catalog, Entity
 from engine.db.models import ImportRow
-from engine.db.platform import Connection
+from engine.db.platform import Connection, one_number
 from engine.errors import DataOpsError, FailedPrecondition
 from engine.faults import fault
 from engine.imports import indexes
@@ -337,24 +337,15 @@ def _rounds(connection: Connection, entries: list[Loaded]) -> dict[int, int]:
     found: dict[int, int] = {}
     for entry in entries:
         if entry.rows("UPDATE"):
-            row = connection.execute(
-                sql.SQL('SELECT coalesce(max("#round"), 0) FROM {}').format(entry.updates)
-            ).fetchone()
-            found[entry.number] = int(row[0]) if row else 0
+            last = sql.SQL('SELECT coalesce(max("#round"), 0) FROM {}').format(entry.updates)
+            found[entry.number] = one_number(connection, last)
     return found
 
 
 def _expected(connection: Connection, parts: list[Part]) -> list[int]:
     """Rows that each part should write: what is left of the plan when moved rows are out of it."""
-    found = []
-    for part in parts:
-        entry = part.entry
-        table = {"INSERT": entry.planned, "UPDATE": entry.updates, "DELETE": entry.gone}[part.verb]
-        row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(table)).fetchone()
-        found.append(int(row[0]) if row else 0)
-    return found
+    return [one_number(connection, sql.SQL("SELECT count(*) FROM {}").format(part.source)) for part in parts]
 
 
 def _count(connection: Connection, entity: Entity) -> int:
-    row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(entity.relation)).fetchone()
-    return int(row[0]) if row else 0
+    return one_number(connection, sql.SQL("SELECT count(*) FROM {}").format(entity.relation))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from psycopg import sql
 
 from engine.catalog import Catalog, Entity
-from engine.db.platform import Connection
+from engine.db.platform import Connection, one_number
 from engine.errors import Aborted
 from engine.imports.fingerprints import fingerprint
 from engine.imports.loaded import PRINT, ROW, Loaded
@@ -66,8 +66,9 @@ class Drift:
             be done either.
         """
         entry = self._entry
-        left = self._one(
-            sql.SQL("SELECT (SELECT count(*) FROM {}) + (SELECT count(*) FROM {})").format(entry.updates, entry.gone)
+        left = one_number(
+            self._connection,
+            sql.SQL("SELECT (SELECT count(*) FROM {}) + (SELECT count(*) FROM {})").format(entry.updates, entry.gone),
         )
         if (out := entry.rows("UPDATE") + entry.rows("DELETE") - left) > 0:
             raise stale(f"{entry.entity.name}: {out} rows have moved, and foreign keys would follow them")
@@ -85,7 +86,7 @@ class Drift:
         )  # fmt: skip
         # held until COMMIT, or the row might be given another text meanwhile; that takes a right to update there
         held = sql.SQL("FOR SHARE OF t" if self._may_hold(target) else "")
-        found = self._one(sql.SQL("SELECT count(*) FROM (SELECT {} {}) l").format(join, held))
+        found = one_number(self._connection, sql.SQL("SELECT count(*) FROM (SELECT {} {}) l").format(join, held))
         expected = self._entry.rows(f"LOOKUP{number}")
         if found != expected:
             raise stale(f"{expected - found} rows of {target.name} that were looked up have changed since the plan")
@@ -112,23 +113,25 @@ class Drift:
         if entry.lock != ROW_EXCLUSIVE:
             return self._count(entry.updates, self._relied())
         order = joined(sql.SQL("t.") + sql.Identifier(f.column) for f in entry.key)
-        return self._one(
+        return one_number(
+            self._connection,
             sql.SQL(
                 "SELECT count(*) FROM (SELECT FROM {} s JOIN {} t ON {} WHERE {} = s.{} ORDER BY {} FOR UPDATE OF t) l"
-            ).format(entry.updates, self._relation, entry.same_key(), self._relied(), PRINT, order)
+            ).format(entry.updates, self._relation, entry.same_key(), self._relied(), PRINT, order),
         )
 
     def _count(self, table: sql.Identifier, print_: sql.Composable) -> int:
         if not self._entry.head["key"]:
             return 0
-        return self._one(
+        return one_number(
+            self._connection,
             sql.SQL("SELECT count(*) FROM {} s JOIN {} t ON {} WHERE {} = s.{}").format(
                 table, self._relation, self._entry.same_key(), print_, PRINT
-            )
+            ),
         )
 
     def _rows(self) -> int:
-        return self._one(sql.SQL("SELECT count(*) FROM {}").format(self._relation))
+        return one_number(self._connection, sql.SQL("SELECT count(*) FROM {}").format(self._relation))
 
     def _moved(self, print_: sql.Composable) -> sql.Composable:
         return sql.SQL("NOT EXISTS (SELECT FROM {} t WHERE {} AND {} = s.{})").format(
@@ -163,10 +166,6 @@ class Drift:
 
     def _run(self, query: sql.Composed) -> int:
         return self._connection.execute(query).rowcount
-
-    def _one(self, query: sql.Composed) -> int:
-        row = self._connection.execute(query).fetchone()
-        return int(row[0]) if row else 0
 
 
 def stale(what: str) -> Aborted:

@@ -19,11 +19,11 @@ from typing import Any
 
 from psycopg import sql
 
-from engine.db.platform import Connection
+from engine.db.platform import Connection, one_number, one_row
 from engine.imports.fingerprints import fingerprint
 from engine.imports.loaded import ROUND, ROW, Loaded
 from engine.imports.proofs import Proof, choose_proof
-from engine.imports.sqltext import all_of, joined, listed, temp
+from engine.imports.sqltext import Temp, all_of, joined, listed, typed
 
 MOST_PARTS = 1_500
 """Parts of one statement, planned in 1.2 s: twice the three of each entity that an import may have (MOST_ENTITIES)."""
@@ -45,9 +45,14 @@ class Part:
         return self.last > 0 and self.round is None
 
     @property
-    def written(self) -> sql.Identifier:
+    def source(self) -> sql.Identifier:
+        """The temp table that its rows come from."""
+        return {"INSERT": self.entry.planned, "UPDATE": self.entry.updates, "DELETE": self.entry.gone}[self.verb]
+
+    @property
+    def written(self) -> Temp:
         """Where it says what it has stored; see `proofs`."""
-        return temp(f"written_{self.entry.number}_{self.verb.lower()}")
+        return Temp(f"written_{self.entry.number}_{self.verb.lower()}")
 
 
 def parts_of(entries: Sequence[Loaded], rounds: dict[int, int], assigned: set[int]) -> list[Part]:
@@ -79,16 +84,13 @@ class Effect:
         """Makes the tables that the parts tell what they have stored in; in the effect's transaction or before it."""
         made: set[str] = set()
         for part in parts:
-            name = part.written._obj[-1]
-            if part.proof is not Proof.COUNT and name not in made:
-                made.add(name)
-                keys = [
-                    sql.SQL("{} {}").format(sql.Identifier(f.column), sql.SQL(f.storage_type))
-                    for f in _key_of(part.entry)
-                ]
+            if part.proof is not Proof.COUNT and part.written.name not in made:
+                made.add(part.written.name)
                 own = [sql.SQL('"#print" bigint'), sql.SQL('"#shown" bigint')]
                 self._connection.execute(
-                    sql.SQL("CREATE TEMP TABLE {} ({})").format(sql.Identifier(name), joined([*own, *keys]))
+                    sql.SQL("CREATE TEMP TABLE {} ({})").format(
+                        part.written, joined([*own, *map(typed, _key_of(part.entry))])
+                    )
                 )
 
     def write(self, parts: Sequence[Part], among: sql.Composable | None = None) -> list[int]:
@@ -128,8 +130,7 @@ class Effect:
         counts = joined(  # an array, as a SELECT has 1,664 columns at most
             sql.SQL("(SELECT count(*) FROM {})").format(sql.Identifier(f"part_{n}")) for n in range(len(parts))
         )
-        row = self._connection.execute(sql.SQL("WITH {} SELECT ARRAY[{}]").format(joined(ctes), counts)).fetchone()
-        return list(row[0]) if row else []
+        return list(one_row(self._connection, sql.SQL("WITH {} SELECT ARRAY[{}]").format(joined(ctes), counts))[0])
 
     def _statement(
         self, part: Part, among: sql.Composable | None, after: sql.Composable | None, returning: sql.Composable | None
@@ -193,12 +194,11 @@ class Effect:
 
     def _goes_in_order(self, part: Part) -> bool:
         query = self._statement(part, None, None, returning=None)
-        row = self._connection.execute(sql.SQL("EXPLAIN (FORMAT JSON) ") + query).fetchone()
-        node: dict[str, Any] = row[0][0]["Plan"] if row else {}
+        node: dict[str, Any] = one_row(self._connection, sql.SQL("EXPLAIN (FORMAT JSON) ") + query)[0][0]["Plan"]
         while len(node.get("Plans", ())) == 1:
             node = node["Plans"][0]
         outer = node["Plans"][0] if node.get("Node Type") == "Nested Loop" else {}
-        return part.entry.updates._obj[-1] in _scanned(outer)
+        return part.entry.updates.name in _scanned(outer)
 
     # --- what is stored
 
@@ -217,10 +217,9 @@ class Effect:
 
     def read_again(self, part: Part) -> int:
         """Replaces what a statement returned by what the table has now: an AFTER trigger may have changed it again."""
-        entry, kept = part.entry, temp(f"{part.written._obj[-1]}_returned")
-        bare = sql.Identifier(part.written._obj[-1]), sql.Identifier(kept._obj[-1])
-        self._connection.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(part.written, bare[1]))
-        self._connection.execute(sql.SQL("CREATE TEMP TABLE {} (LIKE {})").format(bare[0], kept))
+        entry, kept = part.entry, Temp(f"{part.written.name}_returned")
+        self._connection.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(part.written, sql.Identifier(kept.name)))
+        self._connection.execute(sql.SQL("CREATE TEMP TABLE {} (LIKE {})").format(part.written, kept))
         key = _key_of(entry)
         same = all_of(*(sql.SQL("t.{0} {1} s.{0}").format(sql.Identifier(f.column), sql.SQL(f.equality)) for f in key))
         return self._connection.execute(
@@ -235,12 +234,12 @@ class Effect:
         planned, columns = (
             (entry.planned, entry.columns) if part.verb == "INSERT" else (entry.updates, entry.touched)
         )  # fmt: skip
-        row = self._connection.execute(
+        return one_number(
+            self._connection,
             sql.SQL(
                 'SELECT count(*) FROM (SELECT w."#shown" FROM {} w EXCEPT ALL SELECT {} FROM {} s WHERE {}) changed'
-            ).format(part.written, fingerprint("s", columns, self._seed), planned, self._not_late(entry))
-        ).fetchone()
-        return int(row[0]) if row else 0
+            ).format(part.written, fingerprint("s", columns, self._seed), planned, self._not_late(entry)),
+        )
 
     def _not_late(self, entry: Loaded) -> sql.Composable:
         return sql.SQL("NOT EXISTS (SELECT FROM {} e WHERE e.row = s.{})").format(entry.errors, ROW)

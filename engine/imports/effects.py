@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from psycopg import sql
 
 from engine.catalog import Catalog, Entity
-from engine.db.platform import Connection
+from engine.db.platform import Connection, one_number
 from engine.errors import FailedPrecondition, Violation
 from engine.imports.edges import REFUSING, Edge, Table
 from engine.imports.fingerprints import fingerprint
-from engine.imports.sqltext import all_of, equal, joined, listed, temp, typed
+from engine.imports.sqltext import Temp, all_of, equal, joined, listed, typed
 
 SHOWN_EFFECTS = 20
 
@@ -104,13 +104,11 @@ class Effects:
         return self.reached[table].rows
 
     def _make(self, table: Table, entity: Entity, changing: tuple[str, ...]) -> None:
-        reached = Reached(entity, temp(f"reached_{len(self.reached)}"), changing)
+        reached = Reached(entity, Temp(f"reached_{len(self.reached)}"), changing)
         own = sql.SQL('"#row" bigint, "#print" bigint, "#action" text, "#constraint" text')
         columns = [typed(f) for f in entity.stored]
         columns += [typed(entity.column(c), new_column(n)) for n, c in enumerate(changing)]
-        self._connection.execute(
-            sql.SQL("CREATE TEMP TABLE {} ({})").format(sql.Identifier(reached.rows._obj[-1]), joined([own, *columns]))
-        )
+        self._connection.execute(sql.SQL("CREATE TEMP TABLE {} ({})").format(reached.rows, joined([own, *columns])))
         self.reached[table] = reached
 
     def follow(
@@ -336,12 +334,12 @@ class Effects:
             _refuse([unread], reason="ROWS_REFERENCED", why="and cannot be read")
         entity = self._catalog.of_table(*edge.source)
         relation = entity.relation if entity else sql.Identifier(*edge.source)
-        row = self._connection.execute(
+        return one_number(
+            self._connection,
             sql.SQL("SELECT count(*) FROM {} t WHERE {}").format(
                 relation, all_of(self._refers(edge, origin), stays(edge), self._not_reached(edge, reached_by))
-            )
-        ).fetchone()
-        return int(row[0]) if row else 0
+            ),
+        )
 
     def _refers(self, edge: Edge, origin: Origin) -> sql.Composable:
         refers = sql.SQL("EXISTS (SELECT FROM {} o WHERE {})").format(origin.rows, self._same(edge))

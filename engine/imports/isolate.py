@@ -19,7 +19,7 @@ from engine.errors import DataOpsError, FailedPrecondition
 from engine.imports.effect import Effect, Part
 from engine.imports.loaded import ROUND, ROW, Loaded
 from engine.imports.refusals import is_refusal
-from engine.imports.sqltext import all_of, equal, joined, temp
+from engine.imports.sqltext import Temp, all_of, equal, joined
 
 CHUNK = 2_000
 MOST_REFUSED = 200
@@ -34,7 +34,7 @@ class _Left:
 
     number: int
     part: Part
-    table: sql.Identifier
+    table: Temp
     low: int
     high: int
     error: str | psycopg.Error
@@ -137,7 +137,7 @@ class Isolation:
         by_part: dict[tuple[int, str], list[_Left]] = {}
         for one in self._left:
             if isinstance(one.error, psycopg.errors.ForeignKeyViolation):
-                by_part.setdefault((one.number, str(one.table._obj)), []).append(one)
+                by_part.setdefault((one.number, one.table.name), []).append(one)
         for ones in by_part.values():
             rows = sql.SQL('o."#at" = ANY({})').format(sql.Literal([one.low for one in ones]))
             if len(ones) > 1 and self._try_rows(ones[0].part, ones[0].table, rows, len(ones)) is None:
@@ -199,16 +199,15 @@ class Isolation:
 
     def _order(
         self, part: Part, which: sql.Composable | None = None, name: str = ""
-    ) -> tuple[sql.Identifier, int]:  # fmt: skip
+    ) -> tuple[Temp, int]:  # fmt: skip
         """The part's rows, numbered from 0 in an order in which parents come before those that refer to them.
 
         Args:
             which: a condition on the rows `s`; `name` then tells this order from the part's other one.
         """
         entry = part.entry
-        source = {"INSERT": entry.planned, "UPDATE": entry.updates, "DELETE": entry.gone}[part.verb]
-        table = temp(f"order_{entry.number}_{part.verb.lower()}{name}")
-        bare = sql.Identifier(table._obj[-1])
+        source = part.source
+        table = Temp(f"order_{entry.number}_{part.verb.lower()}{name}")
         depths = self._depths(entry) if part.verb == "INSERT" else None
         depth = sql.SQL("LEFT JOIN ({}) d (row, depth) ON d.row = s.{}").format(depths, ROW) if depths else sql.SQL("")
         by: sql.Composable = sql.SQL("coalesce(d.depth, 0), ") if depths else sql.SQL("")
@@ -218,7 +217,7 @@ class Isolation:
             sql.SQL(
                 'CREATE TEMP TABLE {} AS SELECT s.{}, (row_number() OVER (ORDER BY {}s.{}) - 1) AS "#at" '
                 "FROM {} s {} WHERE {}"
-            ).format(bare, ROW, by, ROW, source, depth, all_of(which))
+            ).format(table, ROW, by, ROW, source, depth, all_of(which))
         ).rowcount
         self._connection.execute(sql.SQL('CREATE INDEX ON {} ("#at")').format(table))
         self._connection.execute(sql.SQL("ANALYZE {}").format(table))

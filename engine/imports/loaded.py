@@ -14,7 +14,7 @@ from engine.db.copy import write_copy
 from engine.db.platform import Connection
 from engine.errors import DataLoss, FailedPrecondition
 from engine.imports.planfile import Plan
-from engine.imports.sqltext import equal, joined, temp, typed
+from engine.imports.sqltext import Temp, equal, joined, typed
 
 if TYPE_CHECKING:
     from engine.jobs.run import JobRun
@@ -36,27 +36,27 @@ class Loaded:
 
     @property
     def planned(self) -> sql.Identifier:
-        return temp(f"planned_{self.number}")
+        return Temp(f"planned_{self.number}")
 
     @property
-    def updates(self) -> sql.Identifier:
-        return temp(f"updates_{self.number}")
+    def updates(self) -> Temp:
+        return Temp(f"updates_{self.number}")
 
     @property
     def stays(self) -> sql.Identifier:
-        return temp(f"stays_{self.number}")
+        return Temp(f"stays_{self.number}")
 
     @property
     def gone(self) -> sql.Identifier:
-        return temp(f"gone_{self.number}")
+        return Temp(f"gone_{self.number}")
 
     @property
     def errors(self) -> sql.Identifier:
         """What apply itself finds: rows that have moved, rows that the table refuses."""
-        return temp(f"late_{self.number}")
+        return Temp(f"late_{self.number}")
 
     def lookup(self, number: int) -> sql.Identifier:
-        return temp(f"lookup_{self.number}_{number}")
+        return Temp(f"lookup_{self.number}_{number}")
 
     @property
     def key(self) -> list[Field]:
@@ -157,8 +157,7 @@ class _Loading:
             ) from None
 
     def make(self, table: sql.Identifier, columns: list[sql.Composable]) -> None:
-        name = sql.Identifier(table._obj[-1])
-        self._connection.execute(sql.SQL("CREATE TEMP TABLE {} ({})").format(name, joined(columns)))
+        self._connection.execute(sql.SQL("CREATE TEMP TABLE {} ({})").format(table, joined(columns)))
 
     def copy(self, stream: str, plan: Plan, table: sql.Identifier) -> None:
         """One stream into one temp table. Its digest is proven at the end of `lines`, its count after."""

@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 
 from engine.catalog import Entity
-from engine.db.platform import Connection
+from engine.db.platform import Connection, one_number
 from engine.errors import Aborted, PlatformNotPrepared
 from engine.imports.indexes import WORTH_ROWS, is_empty, plain_indexes
 
@@ -60,8 +60,7 @@ def rows_there(connection: Connection, entity: Entity) -> int:
     """How many rows the table has; where statistics say that counting would take seconds, about how many."""
     if entity.estimated_rows > COUNTED_ROWS:
         return entity.estimated_rows
-    row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(entity.relation)).fetchone()
-    return int(row[0]) if row else 0
+    return one_number(connection, sql.SQL("SELECT count(*) FROM {}").format(entity.relation))
 
 
 def _text(connection: Connection, entity: Entity) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from engine.catalog import Catalog, Entity, Field
-from engine.db.platform import Connection
+from engine.db.platform import Connection, one_row
 from engine.errors import FailedPrecondition
 from engine.imports.drift import stale
 from engine.imports.edges import REFUSING, Edge, Table, read_edges
@@ -17,7 +17,7 @@ from engine.imports.effects import Effects, Origin, Reached
 from engine.imports.fingerprints import fingerprint
 from engine.imports.loaded import PRINT, Loaded, load_cascade
 from engine.imports.planfile import Plan
-from engine.imports.sqltext import all_of, equal, joined, listed, temp, typed
+from engine.imports.sqltext import Temp, all_of, equal, joined, listed, typed
 
 if TYPE_CHECKING:
     from engine.jobs.run import JobRun
@@ -36,7 +36,7 @@ class Stayed:
     @property
     def written(self) -> sql.Identifier:
         """The fingerprint of what is stored, and the key."""
-        return temp(f"stayed_{self.number}")
+        return Temp(f"stayed_{self.number}")
 
 
 class Reactions:
@@ -68,11 +68,12 @@ class Reactions:
             entity = reached.entity
             whole = fingerprint("t", [f.column for f in entity.stored], self._seed)
             key = [entity.column(c) for c in entity.key]
-            expected, found = self._one(
+            expected, found = one_row(
+                self._connection,
                 sql.SQL(
                     "SELECT (SELECT count(*) FROM {0}), "
                     "(SELECT count(*) FROM {0} s JOIN {1} t ON {2} WHERE {3} = s.{4})"
-                ).format(reached.rows, entity.relation, equal(key), whole, PRINT)
+                ).format(reached.rows, entity.relation, equal(key), whole, PRINT),
             )
             if found != expected:
                 raise stale(f"{entity.name}: {expected - found} of {expected} rows that follow have changed")
@@ -93,7 +94,7 @@ class Reactions:
                 self._lock_rows(reached.entity, reached.rows, [reached.entity.column(c) for c in reached.entity.key])
 
     def _lock_rows(self, entity: Entity, rows: sql.Composable, key: Sequence[Field]) -> None:
-        self._one(
+        one_row(self._connection,
             sql.SQL(
                 "SELECT count(*) FROM (SELECT FROM {} s JOIN {} t ON {} ORDER BY {} FOR UPDATE OF t) l"
             ).format(rows, entity.relation, equal(key), listed("t", [f.column for f in key]))
@@ -102,7 +103,7 @@ class Reactions:
     def counts(self) -> dict[Table, int]:
         """Rows of each entity that loses some by a cascade."""
         return {
-            table: self._one(sql.SQL("SELECT count(*) FROM {}").format(reached.entity.relation))[0]
+            table: one_row(self._connection, sql.SQL("SELECT count(*) FROM {}").format(reached.entity.relation))[0]
             for table, reached in self._effects.reached.items()
             if table not in self._entries
         }
@@ -137,12 +138,14 @@ class Reactions:
         return found
 
     def _read_again(self, stayed: Stayed, reached: Reached, left_out: bool) -> int:
-        entity, bare = stayed.entity, sql.Identifier(stayed.written._obj[-1])
+        entity = stayed.entity
         key = [entity.column(c) for c in entity.key]
         by_key = ((sql.Identifier(f.column), sql.SQL(f.equality), reached.becomes(f.column)) for f in key)
         rest = [f.column for f in entity.stored if f.column not in reached.changing]
         self._connection.execute(
-            sql.SQL('CREATE TEMP TABLE {} ("#print" bigint, "#same" boolean, {})').format(bare, joined(map(typed, key)))
+            sql.SQL('CREATE TEMP TABLE {} ("#print" bigint, "#same" boolean, {})').format(
+                stayed.written, joined(map(typed, key))
+            )
         )
         self._connection.execute(
             sql.SQL(
@@ -160,13 +163,14 @@ class Reactions:
                 all_of(*(sql.SQL("t.{} {} s.{}").format(c, same, new) for c, same, new in by_key)),
             )
         )
-        expected, there, same = self._one(
+        expected, there, same = one_row(
+            self._connection,
             sql.SQL(
                 "SELECT (SELECT count(*) FROM {} WHERE \"#action\" <> 'DELETE CASCADE'), "
                 'count(*), count(*) FILTER (WHERE "#same") FROM {}'
-            ).format(reached.rows, stayed.written)
+            ).format(reached.rows, stayed.written),
         )
-        return (there if left_out else expected) - same
+        return int((there if left_out else expected) - same)
 
     def deleted(self, entity: Entity) -> int:
         """Rows of the entity that a cascade takes."""
@@ -213,11 +217,6 @@ class Reactions:
                     tables.add(edge.source)
         found = [catalog.of_table(*table) for table in sorted(tables)]
         return [entity for entity in found if entity is not None]
-
-    def _one(self, query: sql.Composed) -> tuple[int, ...]:
-        row = self._connection.execute(query).fetchone()
-        assert row is not None
-        return row
 
 
 def _as_planned(column: str, reached: Reached, left_out: bool) -> sql.Composable:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from psycopg import sql
 
+from engine.db.platform import one_number
 from engine.errors import DataInvalid, Violation
 from engine.imports.fingerprints import fingerprint
 from engine.imports.sqltext import all_of, equal, joined, listed
@@ -80,12 +81,12 @@ def _keys_of_refused(staging: Staging) -> None:
 
 def _readable(staging: Staging) -> int:
     refused = sql.SQL("(SELECT count(*) FROM {} d WHERE {})").format(staging.doubtful, _refused_with_key(staging))
-    row = staging.connection.execute(
+    return one_number(
+        staging.connection,
         sql.SQL("SELECT (SELECT count(*) FROM {} s WHERE {}) + {}").format(
             staging.staged, _present(staging), refused if _in_doubtful(staging) else sql.SQL("0")
-        )
-    ).fetchone()
-    return int(row[0]) if row else 0
+        ),
+    )
 
 
 def _unreadable(staging: Staging) -> list[Violation]:

@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql
 
 from engine.catalog import Entity, Field
-from engine.db.platform import Connection
+from engine.db.platform import Connection, one_row
 from engine.errors import PlatformNotPrepared
 
 _NEXTVAL = re.compile(r"^nextval\('(.+)'::regclass\)$")
@@ -91,7 +91,6 @@ def _advance_one(connection: Connection, name: str, field: Field, source: sql.Co
 
 def _behind(connection: Connection, name: str, reached: int, step: int) -> bool:
     """Whether `nextval` could give a value that the import has used."""
-    row = connection.execute(sql.SQL("SELECT last_value, is_called FROM {}").format(sql.SQL(name))).fetchone()
-    assert row is not None
-    following = int(row[0]) + (step if row[1] else 0)
+    last, called = one_row(connection, sql.SQL("SELECT last_value, is_called FROM {}").format(sql.SQL(name)))
+    following = int(last) + (step if called else 0)
     return following <= reached if step > 0 else following >= reached

@@ -9,9 +9,12 @@ from psycopg import sql
 from engine.catalog import Field
 
 
-def temp(name: str) -> sql.Identifier:
+class Temp(sql.Identifier):
     """A temp table, by its qualified name: another table of the session's path can never be meant."""
-    return sql.Identifier("pg_temp", name)
+
+    def __init__(self, name: str) -> None:
+        super().__init__("pg_temp", name)
+        self.name = name
 
 
 def joined(parts: Iterable[sql.Composable], mark: str = ", ") -> sql.Composed:
@@ -50,9 +53,10 @@ def equal(
     return joined(parts, " AND ")
 
 
-def typed(field: Field, name: sql.Identifier | None = None) -> sql.Composed:
+def typed(field: Field, name: sql.Identifier | None = None, *, default: sql.Composable | None = None) -> sql.Composed:
     """A column of a temp table that holds the field's values."""
     collation = " COLLATE " + field.collation if field.collation else ""
-    return sql.SQL("{} {}{}").format(
+    column = sql.SQL("{} {}{}").format(
         name or sql.Identifier(field.column), sql.SQL(field.storage_type), sql.SQL(collation)
     )
+    return column if default is None else column + sql.SQL(" DEFAULT ") + default

@@ -22,7 +22,7 @@ from engine.db.copy import write_copy
 from engine.db.platform import Connection
 from engine.imports.mapping import Columns, MappedColumn
 from engine.imports.model import ImportType
-from engine.imports.sqltext import equal, joined, temp
+from engine.imports.sqltext import Temp, equal, joined, typed
 from engine.imports.validate import Judged
 
 ROW = sql.Identifier("#row")
@@ -65,7 +65,7 @@ class Staging:
         (
             self.staged, self.doubtful, self.verdicts, self.matched, self.wants, self.waits, self.rounds, self.gone,
             self.kept,
-        ) = (temp(f"{name}_{number}") for name in names)  # fmt: skip
+        ) = (Temp(f"{name}_{number}") for name in names)  # fmt: skip
 
     @property
     def matches(self) -> bool:
@@ -125,12 +125,12 @@ class Staging:
         """Makes the temp tables; outside of the read-only transaction."""
         constants = {field.name: value for field, value in self.columns.constants}
         row = sql.SQL("{} bigint").format(ROW)
-        staged = [row, *(self._typed(f, constants.get(f.name)) for f in self.columns.planned)]
+        staged = [row, *(typed(f, default=constants.get(f.name)) for f in self.columns.planned)]
         planned = {f.column for f in self.columns.planned}
-        staged += [self._typed(self.entity.column(c)) for c in self.filled if c not in planned]
-        staged += [self._lookup_column(m) for m in self.columns.mapped if m.lookup is not None]
+        staged += [typed(self.entity.column(c)) for c in self.filled if c not in planned]
+        staged += [typed(m.read_as, staged_name(m)) for m in self.columns.mapped if m.lookup is not None]
         texts = [sql.SQL("{} text").format(staged_name(m)) for m in self.columns.mapped]
-        key = [self._typed(f) for f in self.key_fields]
+        key = [typed(f) for f in self.key_fields]
         self._make(self.staged, staged)
         self._make(self.doubtful, [row, *texts])
         self._make(self.verdicts, list(map(sql.SQL, _VERDICT)))
@@ -141,12 +141,12 @@ class Staging:
             self._make(self.waits, list(map(sql.SQL, ("row bigint", "mover bigint"))))
             self._make(self.rounds, list(map(sql.SQL, ("row bigint", "round integer"))))
         if self.mode is ImportType.REPLACE:
-            self._make(self.gone, [sql.SQL('"#print" bigint'), *(self._typed(f) for f in self.entity.stored)])
+            self._make(self.gone, [sql.SQL('"#print" bigint'), *(typed(f) for f in self.entity.stored)])
             self._make(self.kept, key)
         self._index()
 
     def _make(self, table: sql.Identifier, columns: Sequence[sql.Composable]) -> None:
-        self.run(sql.SQL("CREATE TEMP TABLE {} ({})").format(_bare(table), joined(columns)))
+        self.run(sql.SQL("CREATE TEMP TABLE {} ({})").format(table, joined(columns)))
 
     def _index(self) -> None:
         for reference in self.entity.references:
@@ -163,19 +163,6 @@ class Staging:
 
     def _index_on(self, table: sql.Identifier, columns: Iterable[str]) -> None:
         self.run(sql.SQL("CREATE INDEX ON {} ({})").format(table, joined(map(sql.Identifier, columns))))
-
-    def _typed(self, field: Field, default: sql.Composable | None = None) -> sql.Composed:
-        return sql.SQL("{} {}{}{}").format(
-            sql.Identifier(field.column),
-            sql.SQL(field.storage_type),
-            sql.SQL(" COLLATE " + field.collation if field.collation else ""),
-            sql.SQL(" DEFAULT ") + default if default is not None else sql.SQL(""),
-        )
-
-    def _lookup_column(self, mapped: MappedColumn) -> sql.Composed:
-        field = mapped.read_as
-        collation = sql.SQL(" COLLATE " + field.collation if field.collation else "")
-        return sql.SQL("{} {}").format(staged_name(mapped), sql.SQL(field.storage_type)) + collation
 
     def _filled(self) -> tuple[str, ...]:
         sets = [
@@ -231,7 +218,7 @@ class Staging:
         if not mapped.read_as.text_cast:
             return sql.SQL("d.{}::{}").format(name, sql.SQL(mapped.read_as.storage_type))
         return sql.SQL("(jsonb_populate_record(NULL::{}, jsonb_build_object({}, d.{}))).{}").format(
-            self.staged, sql.Literal(name._obj[-1]), name, name
+            self.staged, sql.Literal(_staged_name(mapped)), name, name
         )
 
     def match(self) -> None:
@@ -319,14 +306,14 @@ class _Aside:
 
 def staged_name(mapped: MappedColumn) -> sql.Identifier:
     """The column of `staged` and `doubtful` that a mapped cell goes into: the field's own, or a lookup's text."""
-    return sql.Identifier(mapped.field.column if mapped.lookup is None else f"#l{mapped.index}")
+    return sql.Identifier(_staged_name(mapped))
+
+
+def _staged_name(mapped: MappedColumn) -> str:
+    return mapped.field.column if mapped.lookup is None else f"#l{mapped.index}"
 
 
 def _as_csv(batch: pa.RecordBatch) -> bytes:
     out = io.BytesIO()
     pacsv.write_csv(batch, out, _CSV)
     return out.getvalue()
-
-
-def _bare(table: sql.Identifier) -> sql.Identifier:
-    return sql.Identifier(table._obj[-1])

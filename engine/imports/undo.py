@@ -60,35 +60,21 @@ def seal_undo(
                 "COPY (SELECT row, severity, field, code, message, '' FROM {} ORDER BY row, code) TO STDOUT"
             ).format(entry.errors)
             streams[name] = _stream(connection, sink, name, query)
-        planfile.write_head(
-            sink,
-            {
-                "format": planfile.FORMAT,
-                "import_id": str(row.id),
-                "entities": [
-                    {
-                        "name": e.entity.name,
-                        "key": list(e.entity.key),
-                        "stored": [f.column for f in e.entity.stored],
-                        "relied": e.head["relied"],
-                    }
-                    for e in entries
-                ],
-                "cascades": [
-                    {
-                        "name": r.entity.name,
-                        "key": list(r.entity.key),
-                        "stored": [f.column for f in r.entity.stored],
-                        "number": r.number,
-                    }
-                    for r in stayed
-                ],
-                "seed": seed,
-                "streams": streams,
-            },
-        )
+        head = {
+            "format": planfile.FORMAT,
+            "import_id": str(row.id),
+            "entities": [_columns(e.entity) | {"relied": e.head["relied"]} for e in entries],
+            "cascades": [_columns(r.entity) | {"number": r.number} for r in stayed],
+            "seed": seed,
+            "streams": streams,
+        }
+        planfile.write_head(sink, head)
         sink.close()
     return artifact_id
+
+
+def _columns(entity: Entity) -> dict[str, object]:
+    return {"name": entity.name, "key": list(entity.key), "stored": [f.column for f in entity.stored]}
 
 
 def _stored(entity: Entity, written: sql.Identifier) -> sql.Composed:
