@@ -148,10 +148,12 @@ def _deserved(judged: Judged, after: State, number: int, error: RowError) -> boo
     if code == "REFERENCE_MISSING":
         row, own = judged.would_be(number), [r for r in REFERENCES if r.source == table.name]
         alone = changed(after, Change(table.name, judged.step.key, [], [(judged.key_of(record) or (), record)], []))[0]
-        return any(is_missing(after, r, row) or is_missing(alone, r, row) for r in own) or any(
-            r.target == table.name and r.value(row) == r.referred(judged.would_be(n))
-            for r in own for n in _in_doubt(judged)
-        )  # fmt: skip
+        to_own = [r for r in own if r.target == table.name]
+        return (
+            any(is_missing(after, r, row) or is_missing(alone, r, row) for r in own)
+            or any(r.value(row) == r.referred(judged.would_be(n)) for r in to_own for n in _in_doubt(judged))
+            or _hangs_on_itself(judged, number)
+        )
     unique = next(u for u in table.uniques if set(u.columns) == set(names))
     value = unique.value(judged.would_be(number))
     if code == "UNIQUE_IN_FILE":
@@ -203,6 +205,19 @@ def waits_for(judged: Judged, number: int) -> set[int]:
     return found
 
 
+def _hangs_on_itself(judged: Judged, number: int) -> bool:
+    """Whether it refers to a row that moves away if it is taken and stays if it is not: some refused record moves that
+    row, and waits, straight or through others, for a value that this one would free."""
+    refused = {n for n in judged.verdicts if n in judged.matches}
+    moved, ends = set[int](), {number}
+    while ends:
+        ends = {n for n in refused - moved if waits_for(judged, n) & ends}
+        moved |= ends
+    row = judged.would_be(number)
+    own = [r for r in REFERENCES if r.source == r.target == judged.step.table]
+    return any(r.value(row) == r.referred(judged.matches[n]) for r in own for n in moved)
+
+
 def _require_no_ring(judged: Judged, after: State) -> None:
     """Rows that only refer to one another must not all be refused for that."""
     ring = {n for n in judged.verdicts if all(e.code == "REFERENCE_MISSING" for e in judged.verdicts[n])}
@@ -213,6 +228,7 @@ def _require_no_ring(judged: Judged, after: State) -> None:
         whole = after | {judged.step.table: [*others, *rows]}
         own = [r for r in REFERENCES if r.source == judged.step.table]
         lost = {n for n in ring if any(is_missing(whole, r, judged.would_be(n)) for r in own)}
+        lost |= {n for n in ring if _hangs_on_itself(judged, n)}
         lost |= ring & set(judged.verdicts) if _in_doubt(judged) else set()
         assert lost, f"the records {ring} are refused for references that they fulfil themselves"
         ring -= lost

@@ -189,3 +189,15 @@ def test_who_refers_to_a_row_that_moves_away_is_refused(made):
 
     assert {(e.row, e.code) for e in world.errors(row)} == {(2, "REFERENCE_MISSING")}
     assert world.sql("SELECT id FROM public.a") == [(7,)]
+
+
+def test_a_record_whose_reference_stays_only_if_it_is_refused_is_refused(made):
+    world = made(
+        "CREATE TABLE public.a (id int PRIMARY KEY, email text UNIQUE, boss int REFERENCES public.a);"
+        "INSERT INTO public.a VALUES (1, 'w', NULL), (7, 'x', NULL)"
+    )
+    # taken, it lets 1 become 7, and refers to nobody; refused, it keeps 1 where it is
+    row = world.load("a", b"id,email,boss\n7,w,\n10,x,1\n", import_type="UPSERT", key_fields=["email"])
+
+    assert {(e.row, e.code) for e in world.errors(row)} == {(2, "UNIQUE_TAKEN"), (3, "REFERENCE_MISSING")}
+    assert world.sql("SELECT id, boss FROM public.a ORDER BY id") == [(1, None), (7, None)]
