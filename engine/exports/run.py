@@ -51,7 +51,7 @@ class Exported:
 
 
 class ExportHandler:
-    """From a snapshot of one entity to a file."""
+    """From a snapshot of one entity or several to a file."""
 
     def started(self, session: Session, job: JobRow) -> None:
         move(_export(session, job), S.PROCESSING, utc_now())

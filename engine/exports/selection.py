@@ -67,7 +67,7 @@ def check_values(connection: Connection, values: list[Value]) -> None:
     """Asks PostgreSQL whether each value is one of its field's type.
 
     Raises:
-        InvalidRequest: FILTER_VALUE_INVALID, with the first 20 such values as violations.
+        InvalidRequest: FILTER_VALUE_INVALID, with such values as violations.
     """
     wrong = [value for value in values if not _can_be_sent(value[2])]
     if not wrong and values:

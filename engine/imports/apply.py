@@ -164,9 +164,7 @@ class Applier:
         cascades = [{"entity": s.entity.name, "changed_by_trigger": s.changed} for s in stayed]
         return {"entities": facts, "cascades": cascades, "undo_artifact_id": str(undo) if undo else None}
 
-    def _drop_indexes(
-        self, connection: Connection, entry: Loaded, before: int | None
-    ) -> list[indexes.PlainIndex]:  # fmt: skip
+    def _drop_indexes(self, connection: Connection, entry: Loaded, before: int | None) -> list[indexes.PlainIndex]:
         # the lock was chosen for an empty table; a row that has come since only makes it slower
         bulk = entry.lock == ACCESS_EXCLUSIVE and before == 0
         dropped = indexes.plain_indexes(connection, entry.entity) if bulk else []

@@ -11,10 +11,10 @@ from engine.catalog import Catalog, Entity
 from engine.db.platform import Connection, one_number
 from engine.errors import Aborted
 from engine.imports.fingerprints import fingerprint
-from engine.imports.loaded import PRINT, ROW, Loaded
+from engine.imports.loaded import PRINT, Loaded
 from engine.imports.locks import ROW_EXCLUSIVE
 from engine.imports.model import ImportType
-from engine.imports.sqltext import all_of, equal, joined
+from engine.imports.sqltext import ROW, all_of, equal, joined
 
 MOVED = "the row has moved since the plan was made"
 

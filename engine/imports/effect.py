@@ -19,11 +19,12 @@ from typing import Any
 
 from psycopg import sql
 
+from engine.catalog import Field
 from engine.db.platform import Connection, one_number, one_row
 from engine.imports.fingerprints import fingerprint
-from engine.imports.loaded import ROUND, ROW, Loaded
+from engine.imports.loaded import ROUND, Loaded
 from engine.imports.proofs import Proof, choose_proof
-from engine.imports.sqltext import Temp, all_of, joined, listed, typed
+from engine.imports.sqltext import ROW, Temp, all_of, creation, joined, listed, typed
 
 MOST_PARTS = 1_500
 """Parts of one statement, planned in 1.2 s: twice the three of each entity that an import may have (MOST_ENTITIES)."""
@@ -50,6 +51,11 @@ class Part:
         return {"INSERT": self.entry.planned, "UPDATE": self.entry.updates, "DELETE": self.entry.gone}[self.verb]
 
     @property
+    def columns(self) -> list[str]:
+        """What an INSERT or UPDATE writes, as the plan shows it."""
+        return self.entry.columns if self.verb == "INSERT" else self.entry.touched
+
+    @property
     def written(self) -> Temp:
         """Where it says what it has stored; see `proofs`."""
         return Temp(f"written_{self.entry.number}_{self.verb.lower()}")
@@ -65,10 +71,10 @@ def parts_of(entries: Sequence[Loaded], rounds: dict[int, int], assigned: set[in
     found = [Part(e, "DELETE", Proof.COUNT) for e in reversed(entries) if e.rows("DELETE")]
     for entry in entries:
         if entry.rows("UPDATE"):
-            proof = choose_proof(entry.entity, False, "UPDATE")
+            proof = choose_proof(entry.entity, "UPDATE", assigned=False)
             found.append(Part(entry, "UPDATE", proof, last=rounds.get(entry.number, 0)))
         if entry.rows("INSERT"):
-            proof = choose_proof(entry.entity, entry.number in assigned, "INSERT")
+            proof = choose_proof(entry.entity, "INSERT", assigned=entry.number in assigned)
             found.append(Part(entry, "INSERT", proof))
     return found
 
@@ -86,12 +92,8 @@ class Effect:
         for part in parts:
             if part.proof is not Proof.COUNT and part.written.name not in made:
                 made.add(part.written.name)
-                own = [sql.SQL('"#print" bigint'), sql.SQL('"#shown" bigint')]
-                self._connection.execute(
-                    sql.SQL("CREATE TEMP TABLE {} ({})").format(
-                        part.written, joined([*own, *map(typed, _key_of(part.entry))])
-                    )
-                )
+                own = sql.SQL('"#print" bigint, "#shown" bigint')
+                self._connection.execute(creation(part.written, [own, *map(typed, _key_of(part.entry))]))
 
     def write(self, parts: Sequence[Part], among: sql.Composable | None = None) -> list[int]:
         """Rows that each part wrote. `among` restricts the rows `s` of the plan that are looked at.
@@ -205,12 +207,11 @@ class Effect:
     def _told(self, part: Part) -> sql.Composed:
         """The fingerprint that a way back compares, that of what was planned, and the key."""
         entry = part.entry
-        stored = [f.column for f in entry.entity.stored]
-        whole, shown = (stored, entry.columns) if part.verb == "INSERT" else (entry.head["relied"], entry.touched)
+        whole = [f.column for f in entry.entity.stored] if part.verb == "INSERT" else entry.head["relied"]
         return joined(
             [
                 fingerprint("t", whole, self._seed),
-                fingerprint("t", shown, self._seed),
+                fingerprint("t", part.columns, self._seed),
                 *(sql.SQL("t.") + sql.Identifier(f.column) for f in _key_of(entry)),
             ]
         )
@@ -230,22 +231,18 @@ class Effect:
 
     def changed(self, part: Part) -> int:
         """Rows of the part that are stored otherwise than planned."""
-        entry = part.entry
-        planned, columns = (
-            (entry.planned, entry.columns) if part.verb == "INSERT" else (entry.updates, entry.touched)
-        )  # fmt: skip
         return one_number(
             self._connection,
             sql.SQL(
                 'SELECT count(*) FROM (SELECT w."#shown" FROM {} w EXCEPT ALL SELECT {} FROM {} s WHERE {}) changed'
-            ).format(part.written, fingerprint("s", columns, self._seed), planned, self._not_late(entry)),
+            ).format(part.written, fingerprint("s", part.columns, self._seed), part.source, self._not_late(part.entry)),
         )
 
     def _not_late(self, entry: Loaded) -> sql.Composable:
         return sql.SQL("NOT EXISTS (SELECT FROM {} e WHERE e.row = s.{})").format(entry.errors, ROW)
 
 
-def _key_of(entry: Loaded) -> list:  # type: ignore[type-arg]
+def _key_of(entry: Loaded) -> list[Field]:
     """What tells a stored row afterwards: the entity's own key, which the file need not know."""
     return [entry.entity.column(c) for c in entry.entity.key]
 

@@ -16,7 +16,7 @@ from engine.db.platform import Connection, one_number
 from engine.errors import FailedPrecondition, Violation
 from engine.imports.edges import REFUSING, Edge, Table
 from engine.imports.fingerprints import fingerprint
-from engine.imports.sqltext import Temp, all_of, equal, joined, listed, typed
+from engine.imports.sqltext import Temp, all_of, creation, equal, joined, listed, typed
 
 SHOWN_EFFECTS = 20
 
@@ -108,7 +108,7 @@ class Effects:
         own = sql.SQL('"#row" bigint, "#print" bigint, "#action" text, "#constraint" text')
         columns = [typed(f) for f in entity.stored]
         columns += [typed(entity.column(c), new_column(n)) for n, c in enumerate(changing)]
-        self._connection.execute(sql.SQL("CREATE TEMP TABLE {} ({})").format(reached.rows, joined([own, *columns])))
+        self._connection.execute(creation(reached.rows, [own, *columns]))
         self.reached[table] = reached
 
     def follow(

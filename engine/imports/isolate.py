@@ -14,12 +14,12 @@ import psycopg
 from psycopg import sql
 
 from engine.catalog import ForeignKey
-from engine.db.platform import Connection
+from engine.db.platform import Connection, one_row
 from engine.errors import DataOpsError, FailedPrecondition
 from engine.imports.effect import Effect, Part
-from engine.imports.loaded import ROUND, ROW, Loaded
+from engine.imports.loaded import ROUND, Loaded
 from engine.imports.refusals import is_refusal
-from engine.imports.sqltext import Temp, all_of, equal, joined
+from engine.imports.sqltext import ROW, Temp, all_of, equal, joined
 
 CHUNK = 2_000
 MOST_REFUSED = 200
@@ -197,16 +197,13 @@ class Isolation:
         refers = isinstance(error, psycopg.errors.ForeignKeyViolation)
         return refers, isinstance(error, psycopg.Error) and self._stale(one.part.entry, error) is not None
 
-    def _order(
-        self, part: Part, which: sql.Composable | None = None, name: str = ""
-    ) -> tuple[Temp, int]:  # fmt: skip
+    def _order(self, part: Part, which: sql.Composable | None = None, name: str = "") -> tuple[Temp, int]:
         """The part's rows, numbered from 0 in an order in which parents come before those that refer to them.
 
         Args:
             which: a condition on the rows `s`; `name` then tells this order from the part's other one.
         """
         entry = part.entry
-        source = part.source
         table = Temp(f"order_{entry.number}_{part.verb.lower()}{name}")
         depths = self._depths(entry) if part.verb == "INSERT" else None
         depth = sql.SQL("LEFT JOIN ({}) d (row, depth) ON d.row = s.{}").format(depths, ROW) if depths else sql.SQL("")
@@ -217,11 +214,11 @@ class Isolation:
             sql.SQL(
                 'CREATE TEMP TABLE {} AS SELECT s.{}, (row_number() OVER (ORDER BY {}s.{}) - 1) AS "#at" '
                 "FROM {} s {} WHERE {}"
-            ).format(table, ROW, by, ROW, source, depth, all_of(which))
+            ).format(table, ROW, by, ROW, part.source, depth, all_of(which))
         ).rowcount
         self._connection.execute(sql.SQL('CREATE INDEX ON {} ("#at")').format(table))
         self._connection.execute(sql.SQL("ANALYZE {}").format(table))
-        self._index_once(source)
+        self._index_once(part.source)
         return table, total
 
     def _index_once(self, source: sql.Identifier) -> None:
@@ -261,16 +258,18 @@ class Isolation:
 
     def _parent_left_out(self, one: _Left) -> bool:
         part, entry = one.part, one.part.entry
-        source, known = (entry.planned, entry.columns) if part.verb == "INSERT" else (entry.updates, entry.touched)
-        for reference, parent in self._planned_targets(entry, known):
+        for reference, parent in self._planned_targets(entry, part.columns):
             same = equal([entry.entity.column(c) for c in reference.columns], reference.target_columns)
-            row = self._connection.execute(
+            (left_out,) = one_row(
+                self._connection,
                 sql.SQL(
                     'SELECT EXISTS (SELECT FROM {} o JOIN {} s ON s.{} = o.{} AND o."#at" = {} JOIN {} t ON {} '
                     "JOIN {} e ON e.row = t.{})"
-                ).format(one.table, source, ROW, ROW, sql.Literal(one.low), parent.planned, same, parent.errors, ROW)
-            ).fetchone()
-            if row and row[0]:
+                ).format(
+                    one.table, part.source, ROW, ROW, sql.Literal(one.low), parent.planned, same, parent.errors, ROW
+                ),
+            )
+            if left_out:
                 return True
         return False
 

@@ -14,12 +14,11 @@ from engine.db.copy import write_copy
 from engine.db.platform import Connection
 from engine.errors import DataLoss, FailedPrecondition
 from engine.imports.planfile import Plan
-from engine.imports.sqltext import Temp, equal, joined, typed
+from engine.imports.sqltext import ROW, Temp, creation, equal, typed
 
 if TYPE_CHECKING:
     from engine.jobs.run import JobRun
 
-ROW = sql.Identifier("#row")
 PRINT = sql.Identifier("#print")
 ROUND = sql.Identifier("#round")
 
@@ -77,10 +76,6 @@ class Loaded:
         return [c for c in self.touched if self.entity.column(c).identity != "ALWAYS"]
 
     @property
-    def keyed(self) -> bool:
-        return all(c in self.columns for c in self.head["key"]) and bool(self.head["key"])
-
-    @property
     def lock(self) -> str:
         return str(self.head["lock"]["mode"])
 
@@ -123,9 +118,7 @@ def load(run: JobRun, connection: Connection, entries: list[Loaded]) -> None:
             connection.execute(sql.SQL("ANALYZE {}").format(table))
 
 
-def load_lookup(
-    run: JobRun, connection: Connection, entry: Loaded, number: int, fields: tuple[Field, Field]
-) -> None:  # fmt: skip
+def load_lookup(run: JobRun, connection: Connection, entry: Loaded, number: int, fields: tuple[Field, Field]) -> None:
     """What was looked up and found: columns `text` and `found`."""
     loading, table = _Loading(run, connection), entry.lookup(number)
     columns = [typed(f, sql.Identifier(n)) for f, n in zip(fields, ("text", "found"), strict=True)]
@@ -157,7 +150,7 @@ class _Loading:
             ) from None
 
     def make(self, table: sql.Identifier, columns: list[sql.Composable]) -> None:
-        self._connection.execute(sql.SQL("CREATE TEMP TABLE {} ({})").format(table, joined(columns)))
+        self._connection.execute(creation(table, columns))
 
     def copy(self, stream: str, plan: Plan, table: sql.Identifier) -> None:
         """One stream into one temp table. Its digest is proven at the end of `lines`, its count after."""

@@ -31,8 +31,8 @@ from engine.imports.replace import find_gone
 from engine.imports.rules import Rules
 from engine.imports.settle import settle
 from engine.imports.sources import open_sources
-from engine.imports.sqltext import all_of, equal, joined, listed
-from engine.imports.staging import ROW, Staging
+from engine.imports.sqltext import ROW, all_of, equal, joined, listed
+from engine.imports.staging import Staging
 from engine.imports.targets import Target, make_target
 from engine.imports.validate import Judge, Judged
 

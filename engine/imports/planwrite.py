@@ -21,8 +21,7 @@ from engine.imports.locks import ROW_EXCLUSIVE, SHARE_ROW_EXCLUSIVE, LockChoice,
 from engine.imports.model import ImportOptions, ImportType, OnDrift
 from engine.imports.rejects import Refusal, write_rejects
 from engine.imports.replace import needs_confirmation
-from engine.imports.sqltext import equal, joined
-from engine.imports.staging import ROW
+from engine.imports.sqltext import ROW, equal, joined
 from engine.imports.streams import Streams, cascade_query
 from engine.imports.targets import Target
 
@@ -66,9 +65,7 @@ class Planned:
 class PlanWriter:
     """Writes one plan from tables that are judged. The methods are the steps, in the order of `write`."""
 
-    def __init__(
-        self, run: JobRun, row: ImportRow, upload: UploadRow, options: ImportOptions, seed: int
-    ) -> None:  # fmt: skip
+    def __init__(self, run: JobRun, row: ImportRow, upload: UploadRow, options: ImportOptions, seed: int) -> None:
         self._run = run
         self._resources = run.resources
         self._row = row

@@ -19,9 +19,13 @@ class Proof(Enum):
     """An AFTER trigger may update the row once more (seen: RETURNING gave `x`, the trigger stored `x!`)."""
 
 
-def choose_proof(entity: Entity, server_assigned: bool, event: str = "INSERT") -> Proof:
-    """Raises:
-    FailedPrecondition: ENTITY_NOT_IMPORTABLE for AFTER triggers on a table without a key to read by.
+def choose_proof(entity: Entity, event: str, *, assigned: bool) -> Proof:
+    """Args:
+        event: INSERT or UPDATE.
+        assigned: whether the server gives new rows values that the plan cannot hold.
+
+    Raises:
+        FailedPrecondition: ENTITY_NOT_IMPORTABLE for AFTER triggers on a table without a key to read by.
     """
     # a statement's AFTER trigger may update the rows too; a BEFORE one has none to change
     firing = [t for t in entity.triggers if t.fires and event in t.events and (t.row or t.timing == "AFTER")]
@@ -32,4 +36,4 @@ def choose_proof(entity: Entity, server_assigned: bool, event: str = "INSERT") -
                 reason="ENTITY_NOT_IMPORTABLE",
             )
         return Proof.READ_AGAIN
-    return Proof.RETURNING if firing or server_assigned else Proof.COUNT
+    return Proof.RETURNING if firing or assigned else Proof.COUNT

@@ -17,7 +17,7 @@ from engine.imports.effects import Effects, Origin, Reached
 from engine.imports.fingerprints import fingerprint
 from engine.imports.loaded import PRINT, Loaded, load_cascade
 from engine.imports.planfile import Plan
-from engine.imports.sqltext import Temp, all_of, equal, joined, listed, typed
+from engine.imports.sqltext import Temp, all_of, creation, equal, joined, listed, typed
 
 if TYPE_CHECKING:
     from engine.jobs.run import JobRun
@@ -94,11 +94,11 @@ class Reactions:
                 self._lock_rows(reached.entity, reached.rows, [reached.entity.column(c) for c in reached.entity.key])
 
     def _lock_rows(self, entity: Entity, rows: sql.Composable, key: Sequence[Field]) -> None:
-        one_row(self._connection,
-            sql.SQL(
-                "SELECT count(*) FROM (SELECT FROM {} s JOIN {} t ON {} ORDER BY {} FOR UPDATE OF t) l"
-            ).format(rows, entity.relation, equal(key), listed("t", [f.column for f in key]))
-        )  # fmt: skip
+        self._connection.execute(
+            sql.SQL("SELECT count(*) FROM (SELECT FROM {} s JOIN {} t ON {} ORDER BY {} FOR UPDATE OF t) l").format(
+                rows, entity.relation, equal(key), listed("t", [f.column for f in key])
+            )
+        )
 
     def counts(self) -> dict[Table, int]:
         """Rows of each entity that loses some by a cascade."""
@@ -142,11 +142,8 @@ class Reactions:
         key = [entity.column(c) for c in entity.key]
         by_key = ((sql.Identifier(f.column), sql.SQL(f.equality), reached.becomes(f.column)) for f in key)
         rest = [f.column for f in entity.stored if f.column not in reached.changing]
-        self._connection.execute(
-            sql.SQL('CREATE TEMP TABLE {} ("#print" bigint, "#same" boolean, {})').format(
-                stayed.written, joined(map(typed, key))
-            )
-        )
+        own = sql.SQL('"#print" bigint, "#same" boolean')
+        self._connection.execute(creation(stayed.written, [own, *map(typed, key)]))
         self._connection.execute(
             sql.SQL(
                 "INSERT INTO {} SELECT {}, {}, {} FROM {} s JOIN {} t ON {} WHERE s.\"#action\" <> 'DELETE CASCADE'"

@@ -8,8 +8,8 @@ from psycopg import sql
 
 from engine.catalog import Catalog, Field, ForeignKey
 from engine.imports.model import ImportType
-from engine.imports.sqltext import all_of, equal, joined
-from engine.imports.staging import ROW, Staging
+from engine.imports.sqltext import ROW, all_of, equal, joined
+from engine.imports.staging import Staging
 from engine.imports.verdicts import Verdicts, who
 
 
@@ -97,9 +97,7 @@ class References:
             )  # fmt: skip
         return all_of(*conditions) if conditions else None
 
-    def _fall_with_parent(
-        self, reference: ForeignKey, fields: list[Field], absent: sql.Composable
-    ) -> sql.Composable:  # fmt: skip
+    def _fall_with_parent(self, reference: ForeignKey, fields: list[Field], absent: sql.Composable) -> sql.Composable:
         """A reference to a row of the same file: with a refused row fall those that refer to it, and to those.
 
         A value may have several good rows as long as it is not told which of them stands.

@@ -7,8 +7,8 @@ from psycopg import sql
 from engine.db.platform import one_number
 from engine.errors import DataInvalid, Violation
 from engine.imports.fingerprints import fingerprint
-from engine.imports.sqltext import all_of, equal, joined, listed
-from engine.imports.staging import ROW, Staging, staged_name
+from engine.imports.sqltext import ROW, all_of, equal, joined, listed
+from engine.imports.staging import Staging, staged_name
 
 MOST_DELETES = 1_000
 MOST_SHARE = 0.1

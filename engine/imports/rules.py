@@ -16,8 +16,8 @@ from engine.errors import DataInvalid, FailedPrecondition
 from engine.imports.mapping import Lookup, MappedColumn
 from engine.imports.model import Severity
 from engine.imports.refusals import is_refusal
-from engine.imports.sqltext import all_of, equal, joined
-from engine.imports.staging import ROW, Staging, staged_name
+from engine.imports.sqltext import ROW, all_of, equal, joined
+from engine.imports.staging import Staging, staged_name
 from engine.imports.validate import MASK
 from engine.imports.verdicts import Verdicts, names, shown, who
 

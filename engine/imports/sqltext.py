@@ -8,6 +8,9 @@ from psycopg import sql
 
 from engine.catalog import Field
 
+ROW = sql.Identifier("#row")
+"""The column of a temp table that holds a record's number, beside columns that bear the table's own names."""
+
 
 class Temp(sql.Identifier):
     """A temp table, by its qualified name: another table of the session's path can never be meant."""
@@ -15,6 +18,11 @@ class Temp(sql.Identifier):
     def __init__(self, name: str) -> None:
         super().__init__("pg_temp", name)
         self.name = name
+
+
+def creation(table: sql.Identifier, columns: Iterable[sql.Composable]) -> sql.Composed:
+    """The statement that makes a temp table."""
+    return sql.SQL("CREATE TEMP TABLE {} ({})").format(table, joined(columns))
 
 
 def joined(parts: Iterable[sql.Composable], mark: str = ", ") -> sql.Composed:

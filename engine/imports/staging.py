@@ -22,11 +22,8 @@ from engine.db.copy import write_copy
 from engine.db.platform import Connection
 from engine.imports.mapping import Columns, MappedColumn
 from engine.imports.model import ImportType
-from engine.imports.sqltext import Temp, equal, joined, typed
+from engine.imports.sqltext import ROW, Temp, creation, equal, joined, typed
 from engine.imports.validate import Judged
-
-ROW = sql.Identifier("#row")
-"""The record's number, beside columns that bear the table's own names."""
 
 _CSV = pacsv.WriteOptions(include_header=False, quoting_style="needed")
 """NULL is written as nothing and '' as two quotes, which is what COPY's CSV takes them for."""
@@ -146,7 +143,7 @@ class Staging:
         self._index()
 
     def _make(self, table: sql.Identifier, columns: Sequence[sql.Composable]) -> None:
-        self.run(sql.SQL("CREATE TEMP TABLE {} ({})").format(table, joined(columns)))
+        self.run(creation(table, columns))
 
     def _index(self) -> None:
         for reference in self.entity.references:

@@ -8,8 +8,8 @@ from engine.imports.effects import Reached
 from engine.imports.fingerprints import fingerprint
 from engine.imports.mapping import MappedColumn
 from engine.imports.model import ImportType
-from engine.imports.sqltext import all_of, equal, joined, listed
-from engine.imports.staging import ROW, Staging, staged_name
+from engine.imports.sqltext import ROW, all_of, equal, joined, listed
+from engine.imports.staging import Staging, staged_name
 
 
 class Streams:

@@ -85,9 +85,7 @@ def _stored(entity: Entity, written: sql.Identifier) -> sql.Composed:
     )  # fmt: skip
 
 
-def _stream(
-    connection: Connection, sink: planfile.PartSink, name: str, query: sql.Composed
-) -> dict[str, object]:  # fmt: skip
+def _stream(connection: Connection, sink: planfile.PartSink, name: str, query: sql.Composed) -> dict[str, object]:
     writer = planfile.StreamWriter(sink, name)
     for lines in CopyOut(connection, query):
         writer.add(lines)

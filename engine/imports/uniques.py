@@ -12,8 +12,8 @@ from psycopg import sql
 
 from engine.catalog import Field, UniqueKey
 from engine.imports.model import ImportType, Severity
-from engine.imports.sqltext import all_of, equal, joined, listed
-from engine.imports.staging import ROW, Staging
+from engine.imports.sqltext import ROW, all_of, equal, joined, listed
+from engine.imports.staging import Staging
 from engine.imports.verdicts import Verdicts, names, shown_all, who
 
 MOST_ROUNDS = 20

@@ -8,8 +8,8 @@ from psycopg import sql
 
 from engine.catalog import Field
 from engine.imports.model import Severity
-from engine.imports.sqltext import all_of, joined
-from engine.imports.staging import ROW, Staging
+from engine.imports.sqltext import ROW, all_of, joined
+from engine.imports.staging import Staging
 from engine.imports.validate import MASK, SHOWN
 
 
