@@ -26,7 +26,8 @@ _CONSTANT_DEFAULT = re.compile(
 
 @dataclass(frozen=True)
 class Field:
-    """One field. `type` is PostgreSQL's own spelling, qualified; `base` the `pg_type.typname` behind domains."""
+    """One field. `type` is PostgreSQL's own spelling, qualified; `base` the `pg_type.typname` behind domains,
+    qualified where the installation's type is called like one of PostgreSQL's own."""
 
     name: str
     column: str
