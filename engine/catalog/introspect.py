@@ -52,7 +52,8 @@ SELECT a.attrelid AS relation, a.attname AS name, a.attnum AS number, format_typ
        coalesce(et.oid, bt.oid) IN (SELECT oid FROM comparable) AS comparable,
        CASE WHEN bt.typnamespace <> 'pg_catalog'::regnamespace AND EXISTS (
            SELECT FROM pg_type pt WHERE pt.typname = bt.typname AND pt.typnamespace = 'pg_catalog'::regnamespace
-       ) THEN format_type(b.oid, -1) ELSE bt.typname END AS base, bt.typcategory AS category, NOT (a.attnotnull OR b.required) AS nullable,
+       ) THEN format_type(b.oid, -1) ELSE bt.typname END AS base,
+       bt.typcategory AS category, NOT (a.attnotnull OR b.required) AS nullable,
        coalesce(pg_get_expr(d.adbin, d.adrelid), b.fallback) AS expression, a.attidentity AS identity,
        a.attgenerated <> '' AS generated,
        CASE WHEN t.typtype = 'd' THEN b.modifier ELSE a.atttypmod END AS modifier, t.typtype = 'd' AS is_domain,

@@ -1,8 +1,8 @@
 """Apply: exactly the plan, in one transaction, or nothing.
 
-The plan is loaded into temp tables and its digests are proven before a lock is taken. Then, in one transaction: the
-fence, the locks, what the plan relied on, the rows, their proof, the sequences, the undo data (durable before COMMIT),
-the mark.
+The plan is loaded into temp tables and its digests are proven before a lock is taken; new rows that may go straight
+into their table (`direct`) are proven as they go. Then, in one transaction: the fence, the locks, what the plan relied
+on, the rows, their proof, the sequences, the undo data (durable before COMMIT), the mark.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from engine.db.platform import Connection, one_number
 from engine.errors import DataOpsError, FailedPrecondition
 from engine.faults import fault
 from engine.imports import indexes
+from engine.imports.direct import copy_in, goes_direct
 from engine.imports.drift import Drift, stale
 from engine.imports.effect import Effect, Part, parts_of
 from engine.imports.isolate import Isolation
-from engine.imports.loaded import Loaded, load, load_lookup
+from engine.imports.loaded import Loaded, load, load_lookup, load_new
 from engine.imports.locks import ACCESS_EXCLUSIVE, ROW_EXCLUSIVE, SHARE_ROW_EXCLUSIVE, wait_for_locks
 from engine.imports.model import ImportOptions, ImportType, OnDrift, OnRefused, effective_on_refused
 from engine.imports.planfile import Plan
 from engine.imports.proofs import Proof
 from engine.imports.reactions import Reactions
 from engine.imports.refusals import Refuser, is_refusal, refuser
-from engine.imports.sequences import advance
+from engine.imports.sequences import Advance, advance
 from engine.imports.undo import seal_undo
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class Applier:
         self._options = ImportOptions.from_record(self._head["options"])
         self._on_refused = effective_on_refused(self._options, self._mode)
         self._seed = int(self._head["seed"])
+        self._direct: Loaded | None = None
+        """The entity whose new rows, all that is written, have no temp table."""
 
     def apply(self, backup_id: uuid.UUID | None) -> dict[str, Any]:
         """Applies the plan and gives the facts of the committed effect. The caller has asked `run.take_over` first.
@@ -71,8 +74,10 @@ class Applier:
         with run.platform("apply", autocommit=True) as connection:
             catalog = self._resources.catalogs.read(connection)
             entries = self._entries(catalog)
-            run.stage("LOAD", rows=sum(plan.rows(s) for s in plan.head["streams"] if not s.endswith(".ERRORS")))
-            load(run, connection, entries)
+            self._direct = goes_direct(entries, self._options.on_drift)
+            apart = (".ERRORS", ".INSERT") if self._direct else (".ERRORS",)
+            run.stage("LOAD", rows=sum(plan.rows(s) for s in plan.head["streams"] if not s.endswith(apart)))
+            load(run, connection, entries, but=self._direct)
             self._load_lookups(connection, catalog, entries)
             reactions = Reactions(run, connection, catalog, self._plan, entries)
             fault("imports.apply.loaded")
@@ -182,11 +187,12 @@ class Applier:
         """Rows that each part wrote; all that were planned, unless rows that the table refuses are to be left out."""
         if not parts:
             return []
-        expected = _expected(connection, parts)
+        direct = self._direct
+        expected = [direct.rows("INSERT")] if direct else _expected(connection, parts)
         try:
             with connection.transaction() as scope:
                 connection.execute("SET CONSTRAINTS ALL DEFERRED")
-                counts = effect.write(parts)
+                counts = [copy_in(self._run, connection, direct)] if direct else effect.write(parts)
                 connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
                 if counts == expected:
                     return counts
@@ -207,12 +213,19 @@ class Applier:
             if self._on_refused is OnRefused.ABORT:
                 raise _refused(entries, error, by) from None
         self._run.notice("ROWS_REFUSED", "the table refused planned rows; they are looked for and left out")
+        self._give_temp_table(connection)
 
         def moved_since(entry: Loaded, error: psycopg.Error) -> DataOpsError | None:
             return self._stale(entry, error, refuser(connection, error))
 
         isolation = Isolation(connection, effect, entries, stale=moved_since, check=self._run.check)
         return isolation.write(parts)
+
+    def _give_temp_table(self, connection: Connection) -> None:
+        """New rows that could not go straight into their table, or whose numbers are to be looked at again."""
+        if self._direct is not None:
+            load_new(self._run, connection, self._direct)
+            self._direct = None
 
     def _stale(self, entry: Loaded, error: psycopg.Error, by: Refuser) -> DataOpsError | None:
         """What planning has looked at can only have moved since; what it could not look at is refused for the first
@@ -301,11 +314,20 @@ class Applier:
         )
 
     def _advance(self, connection: Connection, entry: Loaded) -> dict[str, int]:
-        new = tuple(entry.entity.column(c) for c in entry.columns) if entry.rows("INSERT") else ()
-        old = tuple(entry.entity.column(c) for c in entry.touched) if entry.rows("UPDATE") else ()
-        moved = advance(connection, entry.entity, new, entry.planned)
-        moved += advance(connection, entry.entity, old, entry.updates)
+        moved: list[Advance] = []
+        if entry.rows("INSERT"):
+            new = (entry.entity.column(c) for c in entry.columns)
+            reached = entry.head["reached"] if entry is self._direct else None
+            moved += advance(connection, entry.entity, new, lambda: self._new_rows(connection, entry), reached)
+        if entry.rows("UPDATE"):
+            old = (entry.entity.column(c) for c in entry.touched)
+            moved += advance(connection, entry.entity, old, lambda: entry.updates)
         return {a.sequence: a.to for a in moved}
+
+    def _new_rows(self, connection: Connection, entry: Loaded) -> sql.Identifier:
+        if entry is self._direct:
+            self._give_temp_table(connection)
+        return entry.planned
 
 
 @contextmanager

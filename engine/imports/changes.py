@@ -76,7 +76,7 @@ class _Stream:
                 becomes = zip(self.changing, cells[4 + len(names) :], strict=True)
                 fields = [self._change(n, values[n], v) for n, v in becomes if v != values[n]]
         else:
-            values = dict(zip(names, cells[2:], strict=True))
+            values = dict(zip(names, cells[1 if self.kind is ChangeKind.INSERT else 2 :], strict=True))
             fields = []
             if self.kind is ChangeKind.INSERT:
                 fields = [self._change(n, None, v) for n, v in values.items()]

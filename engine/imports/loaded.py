@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import psycopg
 from psycopg import sql
 
 from engine.catalog import Entity, Field
+from engine.db import binary
 from engine.db.copy import write_copy
 from engine.db.platform import Connection
 from engine.errors import DataLoss, FailedPrecondition
@@ -91,8 +92,9 @@ class Loaded:
         return sql.Identifier(f"#o{self.touched.index(column)}")
 
 
-def load(run: JobRun, connection: Connection, entries: list[Loaded]) -> None:
-    """Makes and fills the temp tables, outside of the effect's transaction.
+def load(run: JobRun, connection: Connection, entries: list[Loaded], *, but: Loaded | None = None) -> None:
+    """Makes and fills the temp tables, outside of the effect's transaction; that of the new rows of `but` is left to
+    `load_new`.
 
     Raises:
         DataLoss: PLAN_DAMAGED.
@@ -101,11 +103,11 @@ def load(run: JobRun, connection: Connection, entries: list[Loaded]) -> None:
     loading = _Loading(run, connection)
     for entry in entries:
         own = [_bigint(ROW), _bigint(PRINT)]
-        new = [typed(entry.entity.column(c)) for c in entry.columns]
+        if entry is not but:
+            loading.new(entry)
         touched = [typed(entry.entity.column(c)) for c in entry.touched]
         updates = bool(entry.rows("UPDATE"))  # else a table may have more columns than stand twice in a line
         old = [typed(entry.entity.column(c), entry.old(c)) for c in entry.touched] if updates else []
-        loading.fill(entry, entry.planned, "INSERT", [*own, *new])
         loading.fill(entry, entry.updates, "UPDATE", [*own, _bigint(ROUND), *touched, *old])
         key = [typed(f) for f in entry.key]
         loading.make(entry.stays, [*own, *key])
@@ -116,6 +118,11 @@ def load(run: JobRun, connection: Connection, entries: list[Loaded]) -> None:
         loading.make(entry.errors, [sql.SQL("row bigint, severity text, field text, code text, message text")])
         for table in (entry.updates, entry.stays, entry.gone):
             connection.execute(sql.SQL("ANALYZE {}").format(table))
+
+
+def load_new(run: JobRun, connection: Connection, entry: Loaded) -> None:
+    """The new rows of one entity, where they were to go without a temp table and cannot."""
+    _Loading(run, connection).new(entry)
 
 
 def load_lookup(run: JobRun, connection: Connection, entry: Loaded, number: int, fields: tuple[Field, Field]) -> None:
@@ -138,6 +145,11 @@ class _Loading:
         self._connection = connection
         self._done = 0
 
+    def new(self, entry: Loaded) -> None:
+        self.fill(
+            entry, entry.planned, "INSERT", [_bigint(ROW), *(typed(entry.entity.column(c)) for c in entry.columns)]
+        )
+
     def fill(self, entry: Loaded, table: sql.Identifier, kind: str, columns: list[sql.Composable]) -> None:
         self.make(table, columns)
         try:
@@ -157,20 +169,31 @@ class _Loading:
         expected = plan.rows(stream)
         if not expected:
             return
-        with self._connection.cursor() as cursor:
-            with cursor.copy(sql.SQL("COPY {} FROM STDIN").format(table)) as copy:
-                for lines in self._told(plan.lines(stream)):
-                    write_copy(copy, lines)
-            if cursor.rowcount != expected:
-                raise DataLoss(
-                    f"plan: found {cursor.rowcount} rows in {stream}, expected {expected}", reason="PLAN_DAMAGED"
-                )
+        statement = sql.SQL("COPY {} FROM STDIN").format(table)
+        copied = copy_lines(
+            self._connection, statement, self._told(plan.lines_with_numbers(stream)), plan.types(stream)
+        )
+        if copied != expected:
+            raise DataLoss(f"plan: found {copied} rows in {stream}, expected {expected}", reason="PLAN_DAMAGED")
 
-    def _told(self, parts: Iterator[bytes]) -> Iterator[bytes]:
-        for lines in parts:
+    def _told(self, parts: Iterator[tuple[bytes, int]]) -> Iterator[bytes]:
+        for lines, rows in parts:
             yield lines
-            self._done += lines.count(b"\n")
+            self._done += rows
             self._run.progress(rows=self._done)
+
+
+def copy_lines(connection: Connection, statement: sql.Composed, parts: Iterator[bytes], types: Sequence[str]) -> int:
+    """Feeds a plan's lines, or its rows where it has `types`, to COPY … FROM STDIN; how many PostgreSQL took."""
+    with connection.cursor() as cursor:
+        with cursor.copy(statement + sql.SQL(" (FORMAT binary)" if types else "")) as copy:
+            if types:
+                write_copy(copy, binary.HEADER)
+            for lines in parts:
+                write_copy(copy, lines)
+            if types:
+                write_copy(copy, binary.TRAILER)
+        return cursor.rowcount
 
 
 def _bigint(name: sql.Identifier) -> sql.Composed:

@@ -1,10 +1,10 @@
 """The plan as an artifact: streams of COPY text lines in parts of whole rows, and a head that binds them.
 
-Each part is one zstd frame, sealed by the artifact as every part is. Its index record says what it holds (rows and
-first row number, no value: it is not sealed), so a page of changes is read without the rest. Streams, each named
+Each part is one zstd frame, sealed by the artifact as every part is. Its index record says how many rows
+it holds from which on (no value: it is not sealed), so a page of changes is read without the rest. Streams, each named
 `<number>.<kind>` by the place of its entity in the head's `entities` (CASCADE by that in `cascades`):
 
-    INSERT     row number, fingerprint or NULL, then the planned fields in the head's order       in key order
+    INSERT     the planned fields in the head's order; in text form the row number before them    in row order
     UPDATE     row number, relied fingerprint, round, then the touched fields new and old         in key order
     UNCHANGED  row number, relied fingerprint, then the key's fields                              in key order
     SKIP       the same, of rows that ADDITIVE leaves                                             in key order
@@ -16,23 +16,28 @@ first row number, no value: it is not sealed), so a page of changes is read with
     ERRORS     row number, severity, field, code, message, value                                 in row order
     HEAD     one JSON object, written last: everything apply must agree with
 
-A line is written once, by PostgreSQL, and those bytes are what apply feeds to COPY. `plan_digest` is the SHA-256 of the
-head, which holds the SHA-256 of every stream's lines, so that it binds every byte of the plan.
+INSERT is in COPY's binary format where `engine.db.binary` can tell values of every planned field's type: the head's
+entry of the stream names the types then, and a part holds its rows and, behind them, their row numbers, a bigint each.
+All else is lines of COPY text. PostgreSQL writes a line or row once, and those bytes are what apply feeds to COPY.
+`plan_digest` is the SHA-256 of the head, which holds the SHA-256 of every stream, so that it binds every byte.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
 
 import zstandard
 
+from engine.db import binary
 from engine.errors import Aborted, DataLoss
 
-FORMAT = 3
+FORMAT = 4
 PART_BYTES = 4 << 20
 """Lines per part before compression: small enough that a page costs one part, large enough that zstd loses nothing."""
 
@@ -53,21 +58,26 @@ class PartStore(Protocol):
 
 
 class StreamWriter:
-    """Writes one stream's lines; `rows` and `sha256` stand when it is closed."""
+    """Writes one stream's lines, or its rows; `close` gives its entry in the head."""
 
-    def __init__(self, sink: PartSink, stream: str) -> None:
+    def __init__(self, sink: PartSink, stream: str, types: Sequence[str] = ()) -> None:
+        """Args:
+        types: names in `binary.READERS` of the fields of rows in COPY's binary format, that of the row number apart.
+        """
         self._sink = sink
         self._stream = stream
+        self._types = list(types)
         self._lines: list[bytes] = []
         self._bytes = 0
         self._digest = hashlib.sha256()
         self._packer = zstandard.ZstdCompressor(level=_LEVEL)
-        self.rows = 0
+        self._rows = 0
         self.lines = 0
         """Added so far, written or not."""
 
     def add(self, lines: list[bytes]) -> None:
-        """Whole lines, each with its line end; a few hundred KiB at once, since a part ends only between two calls."""
+        """Whole lines, each with its line end, or whole rows, each with its number as the first field; a few hundred
+        KiB at once, since a part ends only between two calls."""
         self._lines += lines
         self._bytes += sum(map(len, lines))
         self.lines += len(lines)
@@ -77,23 +87,25 @@ class StreamWriter:
     def close(self) -> dict[str, Any]:
         """The stream's entry in the head."""
         self._flush()
-        return {"rows": self.rows, "sha256": self._digest.hexdigest()}
+        entry: dict[str, Any] = {"rows": self._rows, "sha256": self._digest.hexdigest()}
+        return entry | {"types": self._types} if self._types else entry
 
     def _flush(self) -> None:
         if not self._lines:
             return
-        data = b"".join(self._lines)
-        first = split_line(self._lines[0])
-        index = {
-            "rows": len(self._lines),
-            "at": self.rows,
-            "first_row": int(first[0] or 0),
-            "bytes": len(data),
-        }
+        data = self._block()
         self._digest.update(data)
+        index = {"rows": len(self._lines), "at": self._rows, "bytes": len(data)}
         self._sink.write_part(self._packer.compress(data), stream=self._stream, index=index)
-        self.rows += len(self._lines)
+        self._rows += len(self._lines)
         self._lines, self._bytes = [], 0
+
+    def _block(self) -> bytes:
+        if not self._types:
+            return b"".join(self._lines)
+        begin, values = binary.field_count(len(self._types)), binary.NUMBER
+        rows = b"".join([begin + row[values:] for row in self._lines])
+        return rows + b"".join([row[values - 8 : values] for row in self._lines])
 
 
 def write_head(sink: PartSink, head: dict[str, Any]) -> bytes:
@@ -140,22 +152,37 @@ class Plan:
     def rows(self, stream: str) -> int:
         return int(self.head["streams"].get(stream, {"rows": 0})["rows"])
 
-    def lines(self, stream: str) -> Iterator[bytes]:
-        """The stream's bytes, part by part, whole lines each. The digest is proven as they pass.
+    def types(self, stream: str) -> list[str]:
+        """Of the fields of a stream in binary format; empty for one of lines."""
+        return list(self.head["streams"].get(stream, {}).get("types", ()))
+
+    def lines(self, stream: str) -> Iterator[tuple[bytes, int]]:
+        """What COPY takes, part by part, and how many lines or rows that is. The digest is proven as they pass.
 
         Raises:
-            DataLoss: PLAN_DAMAGED, at the latest after the last part: whoever consumes must not have acted before.
+            DataLoss: PLAN_DAMAGED, at the latest after the last part: what was done by then must be undone.
         """
+        for data, rows in self._blocks(stream):
+            yield data[: -8 * rows] if self.types(stream) else data, rows
+
+    def lines_with_numbers(self, stream: str) -> Iterator[tuple[bytes, int]]:
+        """The same, each row with its number as the first field, as each line has it anyway."""
+        types = self.types(stream)
+        for data, rows in self._blocks(stream):
+            yield _with_numbers(data, rows, len(types)) if types else data, rows
+
+    def _blocks(self, stream: str) -> Iterator[tuple[bytes, int]]:
         digest = hashlib.sha256()
         for part in self.store.parts(stream):
             data = _unpack(self.store, part)
             digest.update(data)
-            yield data
+            yield data, int(part.index["rows"])
         if stream in self.head["streams"] and digest.hexdigest() != self.head["streams"][stream]["sha256"]:
             raise DataLoss(f"plan: the stream {stream} found is not the one that was shown", reason="PLAN_DAMAGED")
 
     def numbered(self, stream: str, start: int) -> Iterator[tuple[int, list[str | None]]]:
-        """The stream's lines from line `start` on, each with its number and split into fields.
+        """The stream's lines from line `start` on, each with its number and split into fields; the first is the row
+        number.
 
         Only the parts that are come to are opened: a page costs a part or two.
         """
@@ -163,14 +190,30 @@ class Plan:
             at, rows = int(part.index["at"]), int(part.index["rows"])
             if at + rows <= start:
                 continue
-            lines = _unpack(self.store, part).split(b"\n")
-            for number in range(max(at, start), at + rows):
-                yield number, split_line(lines[number - at])
+            lines = self._split(stream, _unpack(self.store, part), rows, max(at, start) - at)
+            yield from enumerate(lines, max(at, start))
+
+    def _split(self, stream: str, data: bytes, rows: int, start: int) -> Iterator[list[str | None]]:
+        if not (types := self.types(stream)):
+            return map(split_line, data.split(b"\n")[start:rows])
+        readers = [binary.READERS[name] for name in types]
+        numbers = _numbers(data, rows)
+        found = islice(zip(numbers, binary.cut(data, len(data) - 8 * rows), strict=True), start, None)
+        return ([str(number), *binary.cells(row, readers)] for number, row in found)
 
 
 def canonical(value: dict[str, Any]) -> bytes:
     """One spelling of a JSON object, so that its digest means its content."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _numbers(data: bytes, rows: int) -> tuple[int, ...]:
+    return struct.unpack_from(f"!{rows}q", data, len(data) - 8 * rows)
+
+
+def _with_numbers(data: bytes, rows: int, fields: int) -> bytes:
+    begin, found = binary.field_count(fields + 1), binary.cut(data, len(data) - 8 * rows)
+    return b"".join([begin + binary.number(n) + row[2:] for n, row in zip(_numbers(data, rows), found, strict=True)])
 
 
 _ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\"}

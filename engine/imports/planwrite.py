@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 
 from engine.artifacts import ArtifactKind, ArtifactWriter
+from engine.db.binary import rows_only
 from engine.db.copy import CopyOut
 from engine.db.models import ImportRow, UploadRow
-from engine.db.platform import Connection
+from engine.db.platform import Connection, one_row
 from engine.errors import DataInvalid, InternalError
 from engine.faults import fault
 from engine.imports import planfile
@@ -21,6 +23,7 @@ from engine.imports.locks import ROW_EXCLUSIVE, SHARE_ROW_EXCLUSIVE, LockChoice,
 from engine.imports.model import ImportOptions, ImportType, OnDrift
 from engine.imports.rejects import Refusal, write_rejects
 from engine.imports.replace import needs_confirmation
+from engine.imports.sequences import numbered_fields
 from engine.imports.sqltext import ROW, equal, joined
 from engine.imports.streams import Streams, cascade_query
 from engine.imports.targets import Target
@@ -110,7 +113,9 @@ class PlanWriter:
         staging, entity = target.staging, target.entity
         made = Streams(staging, self._seed)
         written = {
-            kind: self._stream(connection, query, sink, f"{target.number}.{kind}")
+            kind: self._stream(
+                connection, query, sink, f"{target.number}.{kind}", made.insert_types() if kind == "INSERT" else []
+            )
             for kind, query in made.queries().items()
         }
         streams |= {f"{target.number}.{kind}": entry for kind, entry in written.items()}
@@ -125,6 +130,7 @@ class PlanWriter:
             "touched": list(staging.touched),
             "assigned": [f.name for f in staging.columns.server_assigned] if counts.insert else [],
             "relied": made.relied,
+            "reached": self._reached(connection, target) if counts.insert else {},
             "stored": [f.column for f in entity.stored],
             "secret": [f.column for f in entity.fields if f.secret],
             "lookups": [
@@ -138,9 +144,11 @@ class PlanWriter:
             "updated_fields": self._updated_fields(connection, target) if counts.update else {},
         }  # fmt: skip
 
-    def _stream(self, connection: Connection, query: sql.Composed, sink: ArtifactWriter, name: str) -> dict[str, Any]:
-        writer = planfile.StreamWriter(sink, name)
-        for lines in CopyOut(connection, query):
+    def _stream(
+        self, connection: Connection, query: sql.Composed, sink: ArtifactWriter, name: str, types: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        writer, blocks = planfile.StreamWriter(sink, name, types), iter(CopyOut(connection, query))
+        for lines in rows_only(blocks) if types else blocks:
             writer.add(lines)
             self._run.progress(rows=self._done + writer.lines)
         if not name.endswith((".ERRORS", ".DELETE", ".KEEP")):
@@ -180,6 +188,17 @@ class PlanWriter:
                 f"plan: found {accounted} records accounted for, expected {counts.total}", reason="PLAN_SUM"
             )
         return counts
+
+    def _reached(self, connection: Connection, target: Target) -> dict[str, list[int]]:
+        """The least and the greatest of the planned values that a sequence may have to pass, by column."""
+        staging = target.staging
+        integers = ("int2", "int4", "int8")
+        columns = [f.column for f in numbered_fields(staging.columns.planned) if f.base in integers]
+        if not columns:
+            return {}
+        ends = joined(sql.SQL("ARRAY[min(s.{0}), max(s.{0})]").format(sql.Identifier(c)) for c in columns)
+        found = one_row(connection, sql.SQL("SELECT {} FROM {} s WHERE {}").format(ends, staging.staged, staging.new()))
+        return {column: pair for column, pair in zip(columns, found, strict=True) if pair[0] is not None}
 
     def _lock(self, connection: Connection, target: Target, counts: Counts, there: int) -> LockChoice:
         writes = counts.insert + counts.update + counts.delete

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from engine.catalog import Entity
+from engine.catalog import Entity, Trigger
 from engine.errors import FailedPrecondition
 
 
@@ -27,13 +27,18 @@ def choose_proof(entity: Entity, event: str, *, assigned: bool) -> Proof:
     Raises:
         FailedPrecondition: ENTITY_NOT_IMPORTABLE for AFTER triggers on a table without a key to read by.
     """
-    # a statement's AFTER trigger may update the rows too; a BEFORE one has none to change
-    firing = [t for t in entity.triggers if t.fires and event in t.events and (t.row or t.timing == "AFTER")]
-    if any(t.timing == "AFTER" for t in firing):
+    found = firing(entity, event)
+    if any(t.timing == "AFTER" for t in found):
         if not entity.key:
             raise FailedPrecondition(
                 f"{entity.name}: found AFTER triggers and no key, so what is stored cannot be proven",
                 reason="ENTITY_NOT_IMPORTABLE",
             )
         return Proof.READ_AGAIN
-    return Proof.RETURNING if firing or assigned else Proof.COUNT
+    return Proof.RETURNING if found or assigned else Proof.COUNT
+
+
+def firing(entity: Entity, event: str) -> list[Trigger]:
+    """The triggers that may change a row: a statement's AFTER trigger may update the rows too, a BEFORE one has none to
+    change."""
+    return [t for t in entity.triggers if t.fires and event in t.events and (t.row or t.timing == "AFTER")]

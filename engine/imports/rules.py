@@ -163,7 +163,7 @@ class Rules:
         staging = self._staging
         into = [ROW, *map(staged_name, staging.columns.mapped)]
         casts = [staging.typed(m) for m in staging.columns.mapped]
-        staging.run(
+        promoted = staging.run(
             sql.SQL(
                 "INSERT INTO {} ({}) SELECT {} FROM {} d WHERE NOT EXISTS (SELECT FROM {} v WHERE v.row = d.{})"
             ).format(
@@ -171,6 +171,7 @@ class Rules:
                 staging.verdicts, ROW,
             )
         )  # fmt: skip
+        staging.shuffled = staging.shuffled or promoted > 0
 
     def _lookup(self, mapped: MappedColumn, lookup: Lookup, peers: list[Staging]) -> None:
         staging, text = self._staging, staged_name(mapped)
@@ -186,6 +187,7 @@ class Rules:
             for peer in peers
             if peer.has((lookup.field.column, target))
         ]  # fmt: skip
+        staging.shuffled = True
         for found in source:
             staging.run(
                 sql.SQL(

@@ -22,7 +22,7 @@ from engine.db.copy import write_copy
 from engine.db.platform import Connection
 from engine.imports.mapping import Columns, MappedColumn
 from engine.imports.model import ImportType
-from engine.imports.sqltext import ROW, Temp, creation, equal, joined, typed
+from engine.imports.sqltext import ROW, Temp, all_of, creation, equal, joined, typed
 from engine.imports.validate import Judged
 
 _CSV = pacsv.WriteOptions(include_header=False, quoting_style="needed")
@@ -58,6 +58,8 @@ class Staging:
         """Columns that the file decides: what an update writes."""
         self.filled = self._filled() if self.matches else ()
         """Columns that the file does not decide, and a rule needs beside one that it does."""
+        self.shuffled = False
+        """Whether rows stand in `staged` otherwise than in the file."""
         names = ("staged", "doubtful", "verdicts", "matched", "wants", "waits", "rounds", "gone", "kept")
         (
             self.staged, self.doubtful, self.verdicts, self.matched, self.wants, self.waits, self.rounds, self.gone,
@@ -230,6 +232,7 @@ class Staging:
         self.run(sql.SQL("ANALYZE {}").format(self.matched))
         if self.filled:
             sets = joined(sql.SQL("{0} = t.{0}").format(sql.Identifier(c)) for c in self.filled)
+            self.shuffled = True
             self.run(
                 sql.SQL("UPDATE {} s SET {} FROM {} t WHERE {}").format(
                     self.staged, sets, self.entity.relation, equal(self.key_fields)
@@ -242,6 +245,10 @@ class Staging:
     def good(self, alias: str = "s") -> sql.Composable:
         """Nothing is known to be wrong with the staged row `alias`."""
         return sql.SQL("NOT EXISTS (SELECT FROM {} v WHERE v.row = {}.{})").format(self.verdicts, sql.SQL(alias), ROW)
+
+    def new(self) -> sql.Composable:
+        """The staged row `s` is good, and a new row of the table."""
+        return all_of(self.good(), sql.SQL("NOT ") + self.is_matched() if self.matches else None)
 
     def is_matched(self, alias: str = "s") -> sql.Composable:
         """The table has the staged row `alias`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from psycopg import sql
 
+from engine.db.binary import READERS
 from engine.imports.effects import Reached
 from engine.imports.fingerprints import fingerprint
 from engine.imports.mapping import MappedColumn
@@ -41,20 +42,23 @@ class Streams:
         found["ERRORS"] = self._errors()
         return found
 
+    def insert_types(self) -> list[str]:
+        """The types of a new row's fields as `binary.READERS` names them; empty where it has none for one of them."""
+        types = ["enum" if f.labels else f.base for f in self._staging.columns.planned]
+        return types if all(name in READERS for name in types) else []
+
     def _inserts(self) -> sql.Composed:
-        """Good new rows, each with the fingerprint it will have if nothing but the plan decides it."""
-        staging, stored = self._staging, [f.column for f in self._entity.stored]
-        proven = staging.has(stored)  # no part of it is for the server alone to know
-        printed = fingerprint("s", stored, self._seed) if proven else sql.SQL("NULL::bigint")
-        new = sql.SQL("NOT ") + staging.is_matched() if staging.matches else None
+        """Good new rows. What fingerprint each will have follows from it, if nothing but the plan decides the row."""
+        staging = self._staging
         return _copy(
-            "SELECT s.{row}, {print}, {columns} FROM {staged} s WHERE {where} ORDER BY {order}",
+            "SELECT s.{row}, {columns} FROM {staged} s WHERE {where} {order}",
+            binary=bool(self.insert_types()),
             row=ROW,
-            print=printed,
             columns=listed("s", self.planned),
             staged=staging.staged,
-            where=all_of(staging.good(), new),
-            order=self._order,
+            where=staging.new(),
+            # a scan comes to rows as they were put there: to sort 1,000,000 users by their number took 0.9 s
+            order=sql.SQL("ORDER BY s.{}").format(ROW) if staging.shuffled else sql.SQL(""),
         )
 
     def _updates(self) -> sql.Composed:
@@ -187,5 +191,6 @@ def relied_columns(staging: Staging) -> list[str]:
     return [f.column for f in staging.entity.stored if f.column in relied]
 
 
-def _copy(query: str, **parts: sql.Composable) -> sql.Composed:
-    return sql.SQL("COPY ({}) TO STDOUT").format(sql.SQL(query).format(**parts))
+def _copy(query: str, *, binary: bool = False, **parts: sql.Composable) -> sql.Composed:
+    form = sql.SQL(" (FORMAT binary)" if binary else "")
+    return sql.SQL("COPY ({}) TO STDOUT{}").format(sql.SQL(query).format(**parts), form)

@@ -103,7 +103,7 @@ def test_a_bundle_that_lies_of_its_rows_is_damaged(made, rows, mode):
 
 def test_a_type_that_is_called_like_one_of_postgresqls_own_is_not_taken_for_it(made):
     world = made("CREATE TYPE public.json AS (shadow text); CREATE TABLE public.a (id int PRIMARY KEY, v public.json)")
-    row = world.load("a", b'id,v\n1,{}\n2,(x)\n')
+    row = world.load("a", b"id,v\n1,{}\n2,(x)\n")
 
     assert [(e.row, e.field, e.code) for e in world.errors(row)] == [(2, "v", "INVALID_VALUE")]
     assert world.sql("SELECT id, v::text FROM public.a") == [(2, "(x)")]
