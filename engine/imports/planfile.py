@@ -28,6 +28,7 @@ import hashlib
 import json
 import struct
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
@@ -58,7 +59,10 @@ class PartStore(Protocol):
 
 
 class StreamWriter:
-    """Writes one stream's lines, or its rows; `close` gives its entry in the head."""
+    """Writes one stream's lines, or its rows; `close` gives its entry in the head.
+
+    Parts are packed and written on a thread of its own while the next lines come. Use it as a context manager.
+    """
 
     def __init__(self, sink: PartSink, stream: str, types: Sequence[str] = ()) -> None:
         """Args:
@@ -72,12 +76,20 @@ class StreamWriter:
         self._digest = hashlib.sha256()
         self._packer = zstandard.ZstdCompressor(level=_LEVEL)
         self._rows = 0
+        self._helper = ThreadPoolExecutor(1, thread_name_prefix="plan-writer")
+        self._pending: Future[None] | None = None
         self.lines = 0
         """Added so far, written or not."""
 
+    def __enter__(self) -> StreamWriter:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._helper.shutdown(wait=True, cancel_futures=True)
+
     def add(self, lines: list[bytes]) -> None:
         """Whole lines, each with its line end, or whole rows, each with its number as the first field; a few hundred
-        KiB at once, since a part ends only between two calls."""
+        KiB at once, since a part ends only between two calls. Raises what writing an earlier part met."""
         self._lines += lines
         self._bytes += sum(map(len, lines))
         self.lines += len(lines)
@@ -86,26 +98,35 @@ class StreamWriter:
 
     def close(self) -> dict[str, Any]:
         """The stream's entry in the head."""
-        self._flush()
+        if self._lines:
+            self._flush()
+        self._settle()
         entry: dict[str, Any] = {"rows": self._rows, "sha256": self._digest.hexdigest()}
         return entry | {"types": self._types} if self._types else entry
 
     def _flush(self) -> None:
-        if not self._lines:
-            return
-        data = self._block()
-        self._digest.update(data)
-        index = {"rows": len(self._lines), "at": self._rows, "bytes": len(data)}
-        self._sink.write_part(self._packer.compress(data), stream=self._stream, index=index)
-        self._rows += len(self._lines)
+        self._settle()
+        self._pending = self._helper.submit(self._write, self._lines)
         self._lines, self._bytes = [], 0
 
-    def _block(self) -> bytes:
+    def _settle(self) -> None:
+        if self._pending is not None:
+            self._pending.result()
+            self._pending = None
+
+    def _write(self, lines: list[bytes]) -> None:
+        data = self._block(lines)
+        self._digest.update(data)
+        index = {"rows": len(lines), "at": self._rows, "bytes": len(data)}
+        self._sink.write_part(self._packer.compress(data), stream=self._stream, index=index)
+        self._rows += len(lines)
+
+    def _block(self, lines: list[bytes]) -> bytes:
         if not self._types:
-            return b"".join(self._lines)
+            return b"".join(lines)
         begin, values = binary.field_count(len(self._types)), binary.NUMBER
-        rows = b"".join([begin + row[values:] for row in self._lines])
-        return rows + b"".join([row[values - 8 : values] for row in self._lines])
+        rows = b"".join([begin + row[values:] for row in lines])
+        return rows + b"".join([row[values - 8 : values] for row in lines])
 
 
 def write_head(sink: PartSink, head: dict[str, Any]) -> bytes:

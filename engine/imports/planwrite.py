@@ -147,13 +147,15 @@ class PlanWriter:
     def _stream(
         self, connection: Connection, query: sql.Composed, sink: ArtifactWriter, name: str, types: Sequence[str] = ()
     ) -> dict[str, Any]:
-        writer, blocks = planfile.StreamWriter(sink, name, types), iter(CopyOut(connection, query))
-        for lines in rows_only(blocks) if types else blocks:
-            writer.add(lines)
-            self._run.progress(rows=self._done + writer.lines)
+        blocks = iter(CopyOut(connection, query))
+        with planfile.StreamWriter(sink, name, types) as writer:
+            for lines in rows_only(blocks) if types else blocks:
+                writer.add(lines)
+                self._run.progress(rows=self._done + writer.lines)
+            entry = writer.close()
         if not name.endswith((".ERRORS", ".DELETE", ".KEEP")):
             self._done += writer.lines
-        return writer.close()
+        return entry
 
     def _counts(self, connection: Connection, target: Target, rows: dict[str, int], effects: Effects) -> Counts:
         """Raises:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import psycopg
 from psycopg import sql
 
 from engine.catalog import Check, Field
+from engine.db.platform import one_row
 from engine.errors import DataInvalid, FailedPrecondition
 from engine.imports.mapping import Lookup, MappedColumn
 from engine.imports.model import Severity
@@ -28,6 +30,16 @@ _CODES = {
     "22008": "INVALID_DATE",
     "23514": "CHECK_VIOLATED",
 }
+
+
+@dataclass(frozen=True)
+class _Condition:
+    """A domain or a CHECK: when the staged row `s` breaks it, and what is said of it then."""
+
+    name: str
+    broken: sql.Composable
+    fields: list[Field]
+    message: str
 
 
 class Rules:
@@ -77,13 +89,30 @@ class Rules:
         self._domains_and_checks(set(self._staging.touched), said=False, check=check)
 
     def _domains_and_checks(self, touched: set[str], *, said: bool, check: Callable[[], None]) -> None:
-        for field in self._staging.columns.planned:
-            if field.is_domain and (field.column in touched) is said:
-                self._domain(field)
-        for rule in self._entity.checks:
-            if (touched >= set(rule.columns)) is said:
-                self._check(rule)
-                check()
+        fields = [f for f in self._staging.columns.planned if f.is_domain and (f.column in touched) is said]
+        rules = [self._domain(field) for field in fields]
+        rules += [r for c in self._entity.checks if (touched >= set(c.columns)) is said and (r := self._check(c))]
+        for rule in self._broken(rules):
+            self._try(rule)
+            check()
+
+    def _broken(self, rules: list[_Condition]) -> list[_Condition]:
+        """Those that some row may break: all are looked at in one pass, which most files hold. One that cannot be
+        evaluated makes all of them doubtful."""
+        if len(rules) < 2:
+            return rules
+        broken = joined(sql.SQL("coalesce(bool_or({}), false)").format(rule.broken) for rule in rules)
+        query = sql.SQL("SELECT ARRAY[{}] FROM {} s WHERE {}").format(
+            broken, self._staging.staged, self._staging.good()
+        )
+        try:
+            with self._staging.connection.transaction():
+                (found,) = one_row(self._staging.connection, query)
+        except psycopg.Error as error:
+            if not is_refusal(error):
+                raise
+            return rules
+        return [rule for rule, some in zip(rules, found, strict=True) if some]
 
     def secrets(self) -> None:
         """Raises:
@@ -222,36 +251,33 @@ class Rules:
         ).fetchone()
         return bool(row and row[0])
 
-    def _domain(self, field: Field) -> None:
+    def _domain(self, field: Field) -> _Condition:
         """`staged` holds the type behind the domain, so that the domain's own rules give a verdict, not an error."""
-        column = sql.Identifier(field.column)
-        self._try(
-            field.type,
-            sql.SQL("NOT pg_input_is_valid(s.{}::text, {})").format(column, sql.Literal(field.type)),
-            [field],
-            f"expected a value of {field.type}",
+        broken = sql.SQL("NOT pg_input_is_valid(s.{}::text, {})").format(
+            sql.Identifier(field.column), sql.Literal(field.type)
         )
+        return _Condition(field.type, broken, [field], f"expected a value of {field.type}")
 
-    def _check(self, check: Check) -> None:
-        """A CHECK of the table over the planned row."""
+    def _check(self, check: Check) -> _Condition | None:
+        """A CHECK of the table over the planned row; None where it concerns no row."""
         applies = who(self._staging, check.columns)
         self._note_unjudged(check.name, check.columns)
         if applies is None:
-            return
+            return None
         fields = [self._entity.column(column) for column in check.columns]
-        condition = all_of(applies, sql.SQL("NOT ({})").format(sql.SQL(check.expression)))
-        self._try(check.name, condition, fields, f"the check {check.name} does not hold")
+        broken = all_of(applies, sql.SQL("NOT ({})").format(sql.SQL(check.expression)))
+        return _Condition(check.name, broken, fields, f"the check {check.name} does not hold")
 
-    def _try(self, name: str, condition: sql.Composable, fields: list[Field], message: str) -> None:
+    def _try(self, rule: _Condition) -> None:
         """CHECK_VIOLATED where it can be told; a rule that cannot be evaluated here is left to apply, by name."""
-        value = sql.SQL("''") if len(fields) > 1 else None
+        value = sql.SQL("''") if len(rule.fields) > 1 else None
         try:
             with self._staging.connection.transaction():
-                self._verdicts.refuse(condition, fields, "CHECK_VIOLATED", message, value=value)
+                self._verdicts.refuse(rule.broken, rule.fields, "CHECK_VIOLATED", rule.message, value=value)
         except psycopg.Error as error:
             if not is_refusal(error):
                 raise
-            self.unchecked.append(name)
+            self.unchecked.append(rule.name)
 
     def _existing(self) -> None:
         """ADDITIVE leaves rows whose key the table has."""

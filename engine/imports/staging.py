@@ -8,25 +8,21 @@ nothing. A number in their names keeps the entities of a bundle apart.
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import psycopg
 import pyarrow as pa
-import pyarrow.csv as pacsv
 from psycopg import sql
 
 from engine.catalog import Entity, Field, ForeignKey, UniqueKey
 from engine.db.copy import write_copy
 from engine.db.platform import Connection
+from engine.imports.encode import BinaryForm, CsvForm, form_of
 from engine.imports.mapping import Columns, MappedColumn
 from engine.imports.model import ImportType
 from engine.imports.sqltext import ROW, Temp, all_of, creation, equal, joined, typed
 from engine.imports.validate import Judged
-
-_CSV = pacsv.WriteOptions(include_header=False, quoting_style="needed")
-"""NULL is written as nothing and '' as two quotes, which is what COPY's CSV takes them for."""
 
 OWN_COLUMNS = frozenset({"#row", "#print", "#shown", "#first", "#round", "#action", "#constraint", "#at"})
 """What stands beside a table's own columns in temp tables; lookups' `#l0` … and old values' `#o0` … do too."""
@@ -183,29 +179,43 @@ class Staging:
         """
         unsure: set[str] = set()
         aside = _Aside(self)
+        form = form_of([m.read_as for m in self.columns.mapped])
         names = joined([ROW, *map(staged_name, self.columns.mapped)])
         proven = iter(batches)
         more = True
         while more:
-            with self.copy(self.staged, names) as copy:
+            with self.copy(self.staged, names, form) as copy:
                 more = False
                 for judged in proven:
                     seen(judged)
                     unsure |= judged.unsure
                     aside.keep(judged)
                     if judged.proven.num_rows:
-                        write_copy(copy, _as_csv(judged.proven))
+                        write_copy(copy, form.encode(judged.proven))
                     if aside.full:
                         more = True
                         break
             aside.flush(names)
-        for table in (self.staged, self.doubtful, self.verdicts):
+        compared = joined(map(sql.Identifier, self._compared()))
+        self.run(sql.SQL("ANALYZE {} ({})").format(self.staged, compared))
+        for table in (self.doubtful, self.verdicts):
             self.run(sql.SQL("ANALYZE {}").format(table))
         return frozenset(unsure)
 
-    def copy(self, table: sql.Composable, names: sql.Composable) -> AbstractContextManager[psycopg.Copy]:
-        cursor = self.connection.cursor()
-        return cursor.copy(sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(table, names))
+    def _compared(self) -> list[str]:
+        """The columns of `staged` that joins go by; to look at all of 1,000,000 users' took 0.2 s more."""
+        sets = [self.key, *(key.columns for key in self.entity.unique), *(r.columns for r in self.entity.references)]
+        sets += [r.target_columns for r in self.entity.references if self.is_target(r)]
+        there = {f.column for f in self.columns.planned} | set(self.filled)
+        return ["#row", *sorted(there & {c for columns in sets for c in columns})]
+
+    @contextmanager
+    def copy(self, table: sql.Composable, names: sql.Composable, form: BinaryForm | CsvForm) -> Iterator[psycopg.Copy]:
+        statement = sql.SQL("COPY {} ({}) FROM STDIN ({})").format(table, names, sql.SQL(form.options))
+        with self.connection.cursor() as cursor, cursor.copy(statement) as copy:
+            write_copy(copy, form.begin())
+            yield copy
+            write_copy(copy, form.end())
 
     def typed(self, mapped: MappedColumn) -> sql.Composed:
         """A doubtful cell as a value of its type, read by the type's input function.
@@ -272,6 +282,8 @@ class Staging:
         return self.connection.execute(query).rowcount
 
 
+CSV = CsvForm()
+
 _VERDICT = ("row bigint", "severity text", "field text", "code text", "message text", "value text")
 
 
@@ -301,9 +313,9 @@ class _Aside:
         tables = ((staging.doubtful, names, self._doubtful), (staging.verdicts, verdict, self._verdicts))
         for table, columns, batches in tables:
             if batches:
-                with staging.copy(table, columns) as copy:
+                with staging.copy(table, columns, CSV) as copy:
                     for batch in batches:
-                        write_copy(copy, _as_csv(batch))
+                        write_copy(copy, CSV.encode(batch))
             batches.clear()
         self._bytes = 0
 
@@ -315,9 +327,3 @@ def staged_name(mapped: MappedColumn) -> sql.Identifier:
 
 def _staged_name(mapped: MappedColumn) -> str:
     return mapped.field.column if mapped.lookup is None else f"#l{mapped.index}"
-
-
-def _as_csv(batch: pa.RecordBatch) -> bytes:
-    out = io.BytesIO()
-    pacsv.write_csv(batch, out, _CSV)
-    return out.getvalue()

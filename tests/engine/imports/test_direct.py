@@ -1,11 +1,11 @@
-"""New rows that go straight into their table: the same rows, the same refusals, and nothing where the plan is damaged."""
+"""New rows that go straight into their table: the same rows and refusals, and nothing where the plan is damaged."""
 
 from __future__ import annotations
 
 import psycopg
 import pytest
 
-from engine.imports import apply, planfile
+from engine.imports import apply, direct, planfile
 from engine.imports.planfile import split_line
 from engine.paging import Paging
 
@@ -33,10 +33,9 @@ def straight(monkeypatch):
     calls = []
 
     def spy(*args):
-        calls.append(copy_in(*args))
+        calls.append(direct.copy_in(*args))
         return calls[-1]
 
-    copy_in = apply.copy_in
     monkeypatch.setattr(apply, "copy_in", spy)
     return calls
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -36,10 +37,10 @@ class Parts:
 def written(monkeypatch):
     monkeypatch.setattr(planfile, "PART_BYTES", 200)
     parts = Parts()
-    writer = StreamWriter(parts, "INSERT")
-    for i in range(100):
-        writer.add([f"{i + 2}\t\\N\tkey{i:03}\tv\n".encode()])
-    digest = write_head(parts, {"format": planfile.FORMAT, "streams": {"INSERT": writer.close()}})
+    with StreamWriter(parts, "INSERT") as writer:
+        for i in range(100):
+            writer.add([f"{i + 2}\t\\N\tkey{i:03}\tv\n".encode()])
+        digest = write_head(parts, {"format": planfile.FORMAT, "streams": {"INSERT": writer.close()}})
     return parts, digest
 
 
@@ -101,3 +102,16 @@ def test_copy_text_is_split_as_postgresql_writes_it(cells):
     line = "\t".join("\\N" if c is None else "".join(escapes.get(ch, ch) for ch in c) for c in cells)
 
     assert split_line(line.encode() + b"\n") == cells
+
+
+def test_what_writing_a_part_meets_is_raised_and_the_thread_ends(monkeypatch):
+    monkeypatch.setattr(planfile, "PART_BYTES", 10)
+    before = threading.active_count()
+
+    def full(data, *, stream, index):
+        raise DataLoss("no room", reason="STORAGE_FULL")
+
+    with pytest.raises(DataLoss, match="no room"), StreamWriter(SimpleNamespace(write_part=full), "INSERT") as writer:
+        for _ in range(3):
+            writer.add([b"0123456789\n"])
+    assert threading.active_count() == before

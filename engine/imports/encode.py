@@ -1,0 +1,155 @@
+"""Proven cells as COPY's binary format, so that PostgreSQL need not read the same text again.
+
+Only what `proof` calls certain comes here, so a cast cannot fail and means what the type's input function would read; a
+test holds each against it. A file with a field of another type goes as CSV, whole. Of 1,000,000 users PostgreSQL reads
+the CSV in 3.0 s and this in 1.7 s; to make it takes 0.35 s, the CSV 0.15 s.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+from pgpq import ArrowToPostgresBinaryEncoder
+
+from engine.catalog import Field
+from engine.db.binary import HEADER, TRAILER
+from engine.imports import proof
+
+Cast = Callable[[pa.StringArray], pa.Array]
+
+MOST_DIGITS = 38
+"""What Arrow's 128-bit decimal holds."""
+
+_CSV = pacsv.WriteOptions(include_header=False, quoting_style="needed")
+"""NULL is written as nothing and '' as two quotes, which is what COPY's CSV takes them for."""
+
+
+class CsvForm:
+    """Record batches of texts as CSV, which every type can be read from."""
+
+    options = "FORMAT csv"
+
+    def begin(self) -> bytes:
+        return b""
+
+    def end(self) -> bytes:
+        return b""
+
+    def encode(self, batch: pa.RecordBatch) -> bytes:
+        out = io.BytesIO()
+        pacsv.write_csv(batch, out, _CSV)
+        return out.getvalue()
+
+
+class BinaryForm:
+    """Record batches of a row number and proven cells as COPY's binary format. A COPY is begun and ended; what `encode`
+    gives may be bytes of batches before."""
+
+    options = "FORMAT binary"
+
+    def __init__(self, casts: Sequence[Cast]) -> None:
+        self._casts = casts
+        self._encoder: ArrowToPostgresBinaryEncoder | None = None
+
+    def begin(self) -> bytes:
+        self._encoder = None
+        return HEADER
+
+    def end(self) -> bytes:
+        return TRAILER if self._encoder is None else bytes(self._encoder.finish())
+
+    def encode(self, batch: pa.RecordBatch) -> bytes:
+        cells = [cast(column) for cast, column in zip(self._casts, batch.columns[1:], strict=True)]
+        typed = pa.RecordBatch.from_arrays([batch.column(0), *cells], names=[str(n) for n in range(len(cells) + 1)])
+        if self._encoder is None:
+            self._encoder = ArrowToPostgresBinaryEncoder(typed.schema)
+            self._encoder.write_header()  # it wants to; `begin` has given the same
+        return bytes(self._encoder.write_batch(typed))
+
+
+def form_of(fields: Sequence[Field]) -> BinaryForm | CsvForm:
+    """The form that proven cells of these fields can be sent in."""
+    casts = [_cast(field) for field in fields]
+    found = [cast for cast in casts if cast is not None]
+    return BinaryForm(found) if len(found) == len(casts) else CsvForm()
+
+
+def _cast(field: Field) -> Cast | None:
+    if proof.always_valid(field) or proof.longest(field) is not None or field.labels:
+        return _same
+    if proof.pattern(field) is None:
+        return _same  # nothing but NULL is certain
+    if field.base == "numeric":
+        return _decimal(field.modifier)
+    return _CASTS.get(field.base)
+
+
+def _same(cells: pa.StringArray) -> pa.Array:
+    return cells
+
+
+def _to(kind: pa.DataType) -> Cast:
+    return lambda cells: pc.cast(cells, kind)
+
+
+def _decimal(modifier: int) -> Cast | None:
+    """`numeric(p, s)`, whose values all have s digits behind the point; without it each has its own."""
+    precision, scale = (modifier - 4) >> 16, (modifier - 4) & 0x7FF
+    return _to(pa.decimal128(precision, scale)) if modifier >= 4 and precision <= MOST_DIGITS else None
+
+
+def _boolean(cells: pa.StringArray) -> pa.Array:
+    true = pc.is_in(cells, value_set=pa.array(["t", "true", "1"]))
+    return pc.if_else(pc.is_valid(cells), true, pa.scalar(None, pa.bool_()))
+
+
+def _uuid(cells: pa.StringArray) -> pa.Array:
+    if not len(cells):
+        return pa.array([], pa.binary())
+    digits = pc.replace_substring(pc.fill_null(cells, "0" * 32), "-", "")
+    digits = pa.concat_arrays([digits])  # from offset 0 on
+    data = pa.py_buffer(bytes.fromhex(str(digits.buffers()[2], "ascii")[: 32 * len(digits)]))
+    found = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(cells), [None, data]).cast(pa.binary())
+    return pc.if_else(pc.is_valid(cells), found, pa.scalar(None, pa.binary())) if cells.null_count else found
+
+
+def _time(cells: pa.StringArray) -> pa.Array:
+    """Arrow reads no time of day without a date."""
+    return pc.cast(pc.cast(pc.binary_join_element_wise("1970-01-01", cells, " "), pa.timestamp("us")), pa.time64("us"))
+
+
+def _zoned(cells: pa.StringArray) -> pa.Array:
+    """A time without an offset is the session's, UTC."""
+    bare = pc.invert(pc.match_substring_regex(cells, "(?:Z|[+-][0-9]{2}(?::?[0-9]{2})?)$"))
+    # a date's own "-28" stands at no end: a time follows it
+    if pc.any(bare).as_py():
+        cells = pc.if_else(bare, pc.binary_join_element_wise(cells, "Z", ""), cells)
+    return pc.cast(cells, pa.timestamp("us", "UTC"))
+
+
+def _jsonb(cells: pa.StringArray) -> pa.Array:
+    """The version of its format, then the text."""
+    return pc.binary_join_element_wise(pa.scalar(b"\x01"), cells.cast(pa.binary()), pa.scalar(b""))
+
+
+_CASTS: dict[str, Cast] = {
+    "int2": _to(pa.int16()),
+    "int4": _to(pa.int32()),
+    "int8": _to(pa.int64()),
+    "oid": _to(pa.int32()),
+    "float4": _to(pa.float32()),
+    "float8": _to(pa.float64()),
+    "bool": _boolean,
+    "uuid": _uuid,
+    "date": _to(pa.date32()),
+    "time": _time,
+    "timestamp": _to(pa.timestamp("us")),
+    "timestamptz": _zoned,
+    "json": _same,
+    "jsonb": _jsonb,
+}
+"""By `pg_type.typname`, of types that `proof` has a pattern for."""
