@@ -35,10 +35,14 @@ SESSION_SETTINGS = {
     "lock_timeout": "3s",
     "statement_timeout": "0",
     "idle_in_transaction_session_timeout": "10min",
+    "idle_session_timeout": "0",
     "work_mem": "64MB",
     "temp_buffers": "32MB",
 }
 """A killed client's backend held its table lock over 40 s; with the connection check it is gone within 2 s."""
+
+SETTINGS_SINCE = {170000: {"transaction_timeout": "0"}}
+"""Those that older servers do not know. Where a platform ends its own long transactions, an apply is one of them."""
 
 MIN_VERSION = 160000
 
@@ -105,6 +109,8 @@ class Platform:
                 f"platform database: found PostgreSQL {version // 10000}, expected 16 or newer",
                 reason="PLATFORM_TOO_OLD",
             )
+        for since, more in SETTINGS_SINCE.items():
+            settings = (more if version >= since else {}) | settings
         names, values = list(settings), list(settings.values())
         query = "SELECT pg_catalog.pg_backend_pid(), " + ", ".join(
             ["pg_catalog.set_config(%s, %s, false)"] * len(names)

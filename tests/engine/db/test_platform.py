@@ -6,6 +6,7 @@ import contextlib
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit, urlunsplit
 
@@ -29,6 +30,20 @@ def test_every_session_is_pinned_alike_whatever_the_databases_own_settings(empty
 
     assert {setting: row[0] for setting, row in found.items() if row} == SESSION_SETTINGS
     assert shown == ("dataops: test",)
+
+
+def test_no_time_limit_of_the_platforms_ends_a_session_of_ours(empty_dsn: str) -> None:
+    name = urlsplit(empty_dsn).path.lstrip("/")
+    with psycopg.connect(empty_dsn, autocommit=True) as connection:
+        known = "SELECT name FROM pg_settings WHERE name ~ '^(statement|transaction|idle_session)_timeout$'"
+        for (limit,) in connection.execute(known).fetchall():
+            connection.execute(f"ALTER DATABASE \"{name}\" SET {limit} = '150ms'".encode())
+
+    with Platform(empty_dsn).connect("test", autocommit=True) as connection:
+        with connection.transaction():
+            connection.execute("SELECT pg_sleep(0.3)")
+        time.sleep(0.3)
+        assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
 def test_a_read_that_row_security_would_filter_is_an_error(empty_dsn: str) -> None:
