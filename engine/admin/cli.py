@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -14,12 +16,16 @@ import typer
 from engine import telemetry
 from engine.access.grants import list_grants
 from engine.access.service import bootstrap, find_principal, principals
+from engine.admin import prepare as preparing
 from engine.admin.configuration import document
+from engine.admin.doctor import diagnose
+from engine.admin.doctor.text import as_text
 from engine.clock import utc_now
 from engine.config import Settings, load_settings
 from engine.db import migrate
 from engine.db.database import Database
-from engine.errors import DataOpsError, NotFound
+from engine.errors import DataOpsError, NotFound, PlatformNotPrepared
+from engine.jobs.fence import prepare_sql
 from engine.paging import MAX_SIZE, Paging
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Operate a DataOps installation.")
@@ -29,6 +35,13 @@ app.add_typer(config, name="config")
 app.add_typer(grants, name="grants")
 
 log = structlog.get_logger(__name__)
+
+
+class Output(StrEnum):
+    """How `doctor` says it."""
+
+    TEXT = "text"
+    JSON = "json"
 
 
 def main() -> None:
@@ -47,6 +60,48 @@ def upgrade(revision: Annotated[str, typer.Option(help="The revision to reach.")
     migrate.upgrade(settings.control_dsn, revision)
     with _database(settings) as db:
         typer.echo(f"control schema: at revision {migrate.require_revision(db.engine)}")
+
+
+@app.command()
+def prepare(
+    role: Annotated[str, typer.Option(help="The service's role; else the login of DATAOPS_PLATFORM_DSN.")] = "",
+    dsn: Annotated[
+        str,
+        typer.Option(help="Another login that may do more; its password is better left to PGPASSWORD or ~/.pgpass."),
+    ] = "",
+    sql: Annotated[bool, typer.Option("--sql", help="Only show the SQL, for the database's owner to run.")] = False,
+) -> None:
+    """Make in the platform database what the service needs there; where that is not allowed, show the SQL for it."""
+    if not (role and (dsn or sql)):  # else no setting is asked: who owns the database need not have ours
+        settings = _settings()
+        role = role or preparing.service_role(settings)
+        dsn = dsn or settings.platform_dsn
+    if sql:
+        typer.echo(prepare_sql(role), nl=False)
+        return
+    try:
+        made = preparing.prepare(dsn, role)
+    except PlatformNotPrepared as error:
+        typer.echo(f"dataops-admin: {error}", err=True)
+        typer.echo(error.metadata["sql"], nl=False)
+        raise typer.Exit(1) from None
+    for line in made or [f"nothing to do: {role} has all it needs"]:
+        typer.echo(line)
+
+
+@app.command()
+def doctor(
+    output: Annotated[Output, typer.Option("-o", "--output", help="For people, or for programs.")] = Output.TEXT,
+    everything: Annotated[bool, typer.Option("--all", help="Also show what is OK, table by table.")] = False,
+) -> None:
+    """Say what works here, what is refused and why, and the SQL that mends it. Exit code 1 when there is an ERROR."""
+    report = diagnose(_settings())
+    if output is Output.JSON:
+        typer.echo(json.dumps(report.as_document(), indent=2, ensure_ascii=False))
+    else:
+        typer.echo(as_text(report, everything=everything), nl=False)
+    if report.failed:
+        raise typer.Exit(1)
 
 
 @config.command("docs")

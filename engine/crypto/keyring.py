@@ -93,6 +93,11 @@ class KeyRing:
             raise InvalidRequest(f"key ring: cannot read key_file: {problem}", reason="KEYS_MISSING") from None
         return cls.parse(text, settings.active_key)
 
+    @property
+    def ids(self) -> frozenset[str]:
+        """The ids of all its keys."""
+        return frozenset(self._ciphers)
+
     def wrap(self, data_key: bytes, context: bytes) -> Wrapped:
         """`data_key` under the active key, bound to `context`: it unwraps with the same context only."""
         nonce = os.urandom(NONCE_BYTES)

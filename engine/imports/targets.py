@@ -155,14 +155,18 @@ def _updatable(entity: Entity, columns: Columns, key: tuple[str, ...], mode: Imp
         )
 
 
-def _importable(entity: Entity) -> None:
-    why = entity.refused or ("it has rules, which would change what is written" if entity.has_rules else "")
+def not_importable(entity: Entity) -> str:
+    """Why nothing can be imported into the entity; empty when something can."""
     clash = [f.column for f in entity.stored if f.column in OWN_COLUMNS]
     if clash:
-        why = f"it has a column {clash[0]!r}, which staging needs"
-    elif len(entity.stored) > MOST_FIELDS:
-        why = f"it has over {MOST_FIELDS:,} columns"
-    if why:
+        return f"it has a column {clash[0]!r}, which staging needs"
+    if len(entity.stored) > MOST_FIELDS:
+        return f"it has over {MOST_FIELDS:,} columns"
+    return entity.refused or ("it has rules, which would change what is written" if entity.has_rules else "")
+
+
+def _importable(entity: Entity) -> None:
+    if why := not_importable(entity):
         raise FailedPrecondition(f"{entity.name}: {why}", reason="ENTITY_NOT_IMPORTABLE")
 
 

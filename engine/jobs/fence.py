@@ -42,13 +42,16 @@ CREATE TABLE IF NOT EXISTS dataops_work.applied (
 """
 """All that is ever made in a platform database. Run by an owner, it needs `GRANT` lines of `grant_sql` for our role."""
 
+TABLE_RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
+"""What our role needs on that table; DELETE to thin out what is long done."""
+
 LOCK_WAIT = "300ms"
 """How long a take-over waits for the row before it looks who holds it: far longer than an announce takes."""
 
 TAKE_OVER_SECONDS = 15.0
 """A terminated backend is gone in milliseconds; one that still writes out its COMMIT may need seconds."""
 
-_PREPARE_LOCK = 0x64617461_77726B
+PREPARE_LOCK = 0x64617461_77726B
 """Advisory lock ("datawrk"): two workers that make the schema at once would meet in a unique violation."""
 
 log = structlog.get_logger(__name__)
@@ -69,15 +72,15 @@ def ensure_work_schema(connection: Connection) -> bool:
     Raises:
         PlatformNotPrepared: PLATFORM_NOT_PREPARED, with the SQL that somebody with the right must run.
     """
-    if _usable(connection):
+    if usable(connection):
         return False
     try:
         with connection.transaction():
-            connection.execute("SELECT pg_catalog.pg_advisory_xact_lock(%s)", (_PREPARE_LOCK,))
+            connection.execute("SELECT pg_catalog.pg_advisory_xact_lock(%s)", (PREPARE_LOCK,))
             connection.execute(WORK_SCHEMA_SQL.encode())
     except psycopg.errors.InsufficientPrivilege:
         raise _not_prepared(connection) from None
-    if not _usable(connection):
+    if not usable(connection):
         raise _not_prepared(connection)
     return True
 
@@ -87,8 +90,31 @@ def grant_sql(role: str) -> str:
     name = '"' + role.replace('"', '""') + '"'
     return (
         f"GRANT USAGE ON SCHEMA dataops_work TO {name};\n"
-        f"GRANT SELECT, INSERT, UPDATE, DELETE ON dataops_work.applied TO {name};\n"
+        f"GRANT {', '.join(TABLE_RIGHTS)} ON dataops_work.applied TO {name};\n"
     )
+
+
+def prepare_sql(role: str) -> str:
+    """All that somebody with the right must run so that `role` can use the work schema; it may be run again."""
+    return WORK_SCHEMA_SQL + grant_sql(role)
+
+
+def temporary_sql(database: str, role: str) -> str:
+    """The right to temporary tables, which imports are planned in. Everybody has it unless somebody took it away."""
+    names = ('"' + name.replace('"', '""') + '"' for name in (database, role))
+    return "GRANT TEMPORARY ON DATABASE {} TO {};\n".format(*names)
+
+
+def usable(connection: Connection) -> bool:
+    """Whether the work schema is there and the session's role may use it."""
+    row = connection.execute(
+        "SELECT pg_catalog.has_schema_privilege(n.oid, 'USAGE')"
+        " AND pg_catalog.has_table_privilege(c.oid, 'SELECT') AND pg_catalog.has_table_privilege(c.oid, 'INSERT')"
+        " AND pg_catalog.has_table_privilege(c.oid, 'UPDATE')"
+        " FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE n.nspname = 'dataops_work' AND c.relname = 'applied'"
+    ).fetchone()
+    return row is not None and bool(row[0])
 
 
 def announce(connection: Connection, job_id: uuid.UUID, fence: int) -> None:
@@ -193,20 +219,9 @@ def _end_holder(connection: Connection, job_id: uuid.UUID) -> None:
         log.warning("take_over_terminated", job_id=str(job_id), backend_pid=row[0], gone=row[1])
 
 
-def _usable(connection: Connection) -> bool:
-    row = connection.execute(
-        "SELECT pg_catalog.has_schema_privilege(n.oid, 'USAGE')"
-        " AND pg_catalog.has_table_privilege(c.oid, 'SELECT') AND pg_catalog.has_table_privilege(c.oid, 'INSERT')"
-        " AND pg_catalog.has_table_privilege(c.oid, 'UPDATE')"
-        " FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
-        " WHERE n.nspname = 'dataops_work' AND c.relname = 'applied'"
-    ).fetchone()
-    return row is not None and bool(row[0])
-
-
 def _not_prepared(connection: Connection) -> PlatformNotPrepared:
     role = connection.execute("SELECT current_user").fetchone()
-    sql = WORK_SCHEMA_SQL + grant_sql(str(role[0]) if role else "dataops")
+    sql = prepare_sql(str(role[0]) if role else "dataops")
     return PlatformNotPrepared(
         f"platform database: found no usable schema dataops_work; let its owner run:\n{sql}",
         reason="PLATFORM_NOT_PREPARED",
