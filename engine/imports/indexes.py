@@ -29,6 +29,7 @@ JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relname
 LEFT JOIN pg_tablespace t ON t.oid = c.reltablespace
 WHERE i.indrelid = %s::regclass AND i.indisvalid AND NOT i.indisunique AND NOT i.indisprimary AND NOT i.indisreplident
   AND NOT i.indisexclusion
+  AND has_schema_privilege(n.oid, 'CREATE') AND (t.oid IS NULL OR has_tablespace_privilege(t.oid, 'CREATE'))
   AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid)
   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = i.indexrelid)
 ORDER BY c.relname
@@ -53,7 +54,11 @@ class PlainIndex:
 
 
 def plain_indexes(connection: Connection, entity: Entity) -> list[PlainIndex]:
-    """The indexes of the table that may be dropped; none for a partitioned table or one that is not ours."""
+    """The indexes of the table that may be dropped; none for a partitioned table or one that is not ours.
+
+    Building one takes the right to make relations in its schema, which owning the table does not bring: since
+    PostgreSQL 15 `public` gives it to nobody but the database's owner.
+    """
     if entity.partitioned or not entity.owned:
         return []
     with connection.cursor(row_factory=class_row(PlainIndex)) as cursor:

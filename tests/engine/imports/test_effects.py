@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from psycopg.conninfo import make_conninfo
+
+from engine.admin.prepare import prepare
+
 
 def test_triggers_decide_what_is_stored_and_the_report_says_so(things):
     things.sql(
@@ -118,6 +122,26 @@ def test_an_empty_table_is_indexed_after_it_was_filled_and_its_indexes_are_as_be
     assert world.sql(known) == before
     after = world.sql("SELECT 'public.a_w'::regclass::oid, 'public.a_pkey'::regclass::oid")
     assert (after[0][0] != oids[0][0], after[0][1] == oids[0][1]) == (True, True), "rebuilt, and kept"
+
+
+def test_indexes_stay_where_we_may_not_make_them_again(made, monkeypatch):
+    monkeypatch.setattr("engine.imports.locks.WORTH_ROWS", 2)
+    world = made(
+        "DROP ROLE IF EXISTS no_maker; CREATE ROLE no_maker LOGIN PASSWORD 'no_maker';"
+        "CREATE TABLE public.a (id int PRIMARY KEY, v text); CREATE INDEX a_v ON public.a (v);"
+        "ALTER TABLE public.a OWNER TO no_maker"
+    )
+    prepare(world.resources.platform.dsn, "no_maker")
+    index = "SELECT 'public.a_v'::regclass::oid"
+    before, platform = world.sql(index), world.resources.platform
+    admin, platform.dsn = platform.dsn, make_conninfo(platform.dsn, user="no_maker", password="no_maker")
+    row = world.load("a", b"id,v\n1,x\n2,y\n3,z\n")
+    platform.dsn = admin
+
+    assert row.status == "COMPLETED", row.error
+    assert row.plan_summary["entities"][0]["lock"]["mode"] == "SHARE ROW EXCLUSIVE"
+    assert world.sql(index) == before
+    world.sql("DROP OWNED BY no_maker CASCADE; DROP ROLE no_maker")
 
 
 def test_a_deferred_constraint_is_decided_before_the_commit(made):
