@@ -35,6 +35,7 @@ from engine.imports.sqltext import ROW, all_of, equal, joined, listed
 from engine.imports.staging import Staging
 from engine.imports.targets import Target, make_target
 from engine.imports.validate import Judge, Judged
+from engine.jobs.fence import temporary_sql
 
 if TYPE_CHECKING:
     from engine.jobs.run import JobRun
@@ -278,10 +279,11 @@ def _temp_tables(connection: Connection) -> Iterator[None]:
     except psycopg.Error as error:
         if not (isinstance(error, psycopg.errors.InsufficientPrivilege) or is_refusal(error)):
             raise
-        grant = f"GRANT TEMPORARY ON DATABASE {connection.info.dbname} TO {connection.info.user};"
+        grant = temporary_sql(connection.info.dbname, connection.info.user)
         raise PlatformNotPrepared(
             f"platform database: it let us make no temporary tables (SQLSTATE {error.sqlstate}); they take the right"
-            f" to ({grant}) and no event trigger that refuses them",
+            f" to ({grant.strip()}), the right to use the types of the columns, transactions that may write and no"
+            " event trigger that refuses them; `dataops-admin doctor` says which it is",
             reason="PLATFORM_NOT_PREPARED",
             metadata={"sql": grant},
         ) from None
