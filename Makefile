@@ -74,7 +74,7 @@ bench: install ## imports and exports beside psql's \copy, in one run on one mac
 demo: install ## start everything, import and export 200,000 rows, explain what happens
 	@$(BIN)/python -m examples.stack.demo --die-with-parent
 
-up: install ## keep a stack running in the foreground; PLATFORM_DSN=... uses an existing database
+up: install ## keep a stack running; PLATFORM_DSN=... [CATALOG=file] [PLATFORM_SCHEMAS=a,b] uses your database
 	@$(BIN)/python -m examples.stack.up --die-with-parent
 
 ci: ## what decides whether a change may land, in a venv of its own

@@ -14,6 +14,9 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from engine.admin.doctor import diagnose
+from engine.admin.doctor.text import one_line
+from engine.config import PREFIX
 from examples.stack import launcher
 from examples.stack.certificates import write_secret
 from examples.stack.keeper import Keeper
@@ -40,7 +43,7 @@ def main() -> int:
                 try:
                     write_environment(stack)
                     publish(stack, stack_file)
-                    print(welcome(stack, stack_file), flush=True)
+                    print(welcome(stack, stack_file, diagnosis(stack) if args.platform_dsn else ""), flush=True)
                     return _watch(stack)
                 finally:
                     stack_file.unlink(missing_ok=True)
@@ -60,8 +63,15 @@ def publish(stack: Stack, path: Path) -> None:
 
 
 def write_environment(stack: Stack) -> None:
-    """Write env.sh for shells to source: the commands of this checkout on PATH, and whom they talk to."""
+    """Write env.sh for shells to source: the commands of this checkout on PATH, and whom they talk to.
+
+    `dataops-admin` finds the service's own settings in a file beside it: variables would show in every child process.
+    """
+    settings = stack.folder / "settings.toml"
+    lines = [f"{name.removeprefix(PREFIX).lower()} = {json.dumps(value)}\n" for name, value in stack.env.items()]
+    write_secret(settings, "".join(lines).encode())
     values = {
+        "DATAOPS_CONFIG": str(settings),
         "DATAOPS_ADDRESS": stack.address,
         "DATAOPS_CA_FILE": stack.ca_file,
         "DATAOPS_TOKEN_FILE": str(stack.token_file("super_admin")),
@@ -71,18 +81,26 @@ def write_environment(stack: Stack) -> None:
     write_secret(stack.folder / "env.sh", "".join(lines).encode())
 
 
-def welcome(stack: Stack, path: Path) -> str:
-    """What stands where, and commands that work as they stand, from the root of the checkout."""
+def diagnosis(stack: Stack) -> str:
+    """What `doctor` would mend in a platform that is not of our making, in one line."""
+    found = one_line(diagnose(stack.settings))
+    return f"\n\nFound in it: {found}. To see what that means, and the SQL that mends it:\n\n" if found else ""
+
+
+def welcome(stack: Stack, path: Path, found: str = "") -> str:
+    """What stands where, and commands that work as they stand, from the root of the checkout; `found` by the doctor."""
     env = os.path.relpath(stack.folder / "env.sh")
     call = (
         'grpcurl -cacert "$DATAOPS_CA_FILE" -H "authorization: Bearer $(cat "$DATAOPS_TOKEN_FILE")" "$DATAOPS_ADDRESS"'
     )
+    if found:
+        found += f"  . {env} && dataops-admin doctor"
     return f"""
 DataOps serves on {stack.address} (TLS 1.3).
   platform database   {_without_password(stack.platform_dsn)}
   control database    {_without_password(stack.control_dsn)}
   logs                {os.path.relpath(stack.folder)}/*.log
-  all of this         {os.path.relpath(path)} (mode 0600: it holds tokens and passwords)
+  all of this         {os.path.relpath(path)} (mode 0600: it holds tokens and passwords){found}
 
 In another shell, from this folder:
 
@@ -105,7 +123,10 @@ def _without_password(dsn: str) -> str:
 
 
 def _stack(folder: Path, args: argparse.Namespace) -> Stack:
-    return Stack(folder, platform_dsn=args.platform_dsn, users=args.users, workers=args.workers)
+    env = {"DATAOPS_CATALOG_FILE": str(args.catalog.resolve())} if args.catalog else {}
+    if args.schemas:
+        env["DATAOPS_PLATFORM_SCHEMAS"] = args.schemas
+    return Stack(folder, platform_dsn=args.platform_dsn, users=args.users, workers=args.workers, env=env)
 
 
 def _watch(stack: Stack) -> int:
@@ -131,11 +152,29 @@ def _arguments() -> argparse.Namespace:
         help="operate on this existing database instead of a sample platform; or say PLATFORM_DSN in the "
         "environment, where other users do not see its password",
     )
+    parser.add_argument(
+        "--catalog",
+        type=_file,
+        default=os.environ.get("CATALOG") or None,
+        help="catalog.toml for it: names, groups, secret fields; or CATALOG in the environment",
+    )
+    parser.add_argument(
+        "--schemas",
+        default=os.environ.get("PLATFORM_SCHEMAS", ""),
+        help="its schemas whose tables are entities, comma-separated (default: public); or PLATFORM_SCHEMAS",
+    )
     parser.add_argument("--users", type=int, default=10_000, help="users of the sample platform (default: 10000)")
     parser.add_argument("--workers", type=int, default=2, help="worker processes (default: 2)")
     parser.add_argument("--build", type=Path, default=BUILD, help="folder to keep files in (default: build)")
     parser.add_argument("--die-with-parent", action="store_true", help="stop when the parent process ends")
     return parser.parse_args()
+
+
+def _file(name: str) -> Path:
+    path = Path(name)
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"found no file {name}")
+    return path
 
 
 if __name__ == "__main__":

@@ -146,6 +146,53 @@ def test_two_stacks_run_at_once_and_nothing_outlives_kill_9_of_launcher_or_make(
     assert _modes() == before
 
 
+def test_a_database_that_is_not_prepared_gets_a_stack_and_is_told_what_is_missing(
+    launch: Callable[..., Launched], platform_dsn: str, tmp_path: Path
+) -> None:
+    """Its service is a role that may read and make nothing; catalog.toml says what a table is called."""
+    with psycopg.connect(platform_dsn, autocommit=True) as connection:
+        connection.execute(
+            "CREATE ROLE up_reader LOGIN PASSWORD 'hunter2'; GRANT SELECT ON public.users, public.tokens TO up_reader;"
+            "INSERT INTO public.users (id, email, name, role, password_hash)"
+            " VALUES (gen_random_uuid(), 'a@b.example', 'A', 'DRIVER', '!')"
+        )
+    catalog = tmp_path / "catalog.toml"
+    catalog.write_text('[entities.people]\ntable = "public.users"\n')
+    parts = urlsplit(platform_dsn)
+    dsn = parts._replace(netloc=f"up_reader:hunter2@{parts.hostname}:{parts.port}").geturl()
+    try:
+        one = launch("mine", platform_dsn=dsn, options=["--catalog", str(catalog)])
+        one.wait_ready()
+        _wait(lambda: "Ctrl-C" in one.output.read_text(), _READY)
+        shell = f". {one.build}/stack/env.sh && cd {tmp_path} && "
+        ask = ["bash", "-c", shell + "dataops export people -o people.csv --where 'name = A' && dataops-admin doctor"]
+        ran = subprocess.run(ask, capture_output=True, text=True, timeout=_READY, check=False, env=_bare())
+        shown = one.output.read_text()
+        one.process.kill()
+        one.process.wait()
+    finally:
+        with psycopg.connect(platform_dsn, autocommit=True) as connection:
+            connection.execute("DROP OWNED BY up_reader; DROP ROLE up_reader")
+
+    assert "Found in it: 1 ERROR (work_schema) and " in shown
+    assert "dataops-admin doctor" in shown
+    assert (ran.returncode, (tmp_path / "people.csv").exists()) == (1, True), ran.stderr
+    assert "CREATE SCHEMA IF NOT EXISTS dataops_work" in ran.stdout
+    assert "hunter2" not in shown + ran.stdout + ran.stderr
+
+
+def _bare() -> dict[str, str]:
+    """Our environment without settings, and with this checkout's code."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("DATAOPS_")}
+    return env | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "clients" / "python")])}
+
+
+def test_a_catalog_file_that_is_not_there_is_refused_at_once(launch: Callable[..., Launched], tmp_path: Path) -> None:
+    one = launch("none", options=["--catalog", str(tmp_path / "none.toml")])
+    assert one.process.wait(_READY) == 2
+    assert "found no file" in one.output.read_text()
+
+
 def test_a_second_run_in_the_same_folder_is_refused_and_sigterm_ends_the_first_in_good_order(
     launch: Callable[..., Launched],
 ) -> None:
