@@ -90,10 +90,12 @@ def _advance_one(
     furthest = None if known is None else known[1] if step > 0 else known[0]
     if furthest is None or not low <= furthest <= high:
         furthest = _furthest(connection, field, source(), step, low, high)
-    if furthest is None or not _behind(connection, name, furthest, step):
+    if furthest is None:
         return None
     sequence, to = sql.SQL(name), furthest + step
     try:
+        if not _behind(connection, name, furthest, step):  # reading it is a right of its own
+            return None
         connection.execute(sql.SQL("ALTER SEQUENCE {} INCREMENT BY {}").format(sequence, sql.Literal(step)))
         if not _behind(connection, name, furthest, step):
             return None

@@ -82,16 +82,25 @@ def test_a_role_that_is_no_owner_is_told_once_for_each_owner(prepared: Site, own
     assert prepared.doctor().works("public.b")[-1] == "restore"
 
 
-def test_a_sequence_that_may_not_be_used_is_told_and_an_identity_needs_nothing(prepared: Site) -> None:
+def test_a_sequence_that_may_not_be_used_is_told_and_an_identity_needs_nothing(
+    prepared: Site, make_world: Callable[..., World]
+) -> None:
     prepared.owner(
-        "CREATE TABLE public.a (id serial PRIMARY KEY, n int GENERATED ALWAYS AS IDENTITY);"
+        "CREATE TABLE public.a (id serial PRIMARY KEY, v text, n int GENERATED ALWAYS AS IDENTITY);"
         "GRANT SELECT ON public.a_n_seq TO {svc};" + ALL
     )
     (finding,) = prepared.found("sequence")
 
     assert (finding.subject, finding.tables) == ("public.a_id_seq", ("public.a",))
     assert "USAGE, SELECT" in finding.sql
+    world = make_world(prepared.settings.platform_dsn)
+    assert world.reason(world.load("a", b"v\nx\n")) == "RIGHT_MISSING"
+    assert world.reason(world.load("a", b"id,v\n5,x\n")) == "SEQUENCE_NOT_OWNED"
     prepared.mended(finding)
+    assert world.load("a", b"v\nx\n").status == "COMPLETED"
+    assert world.reason(world.load("a", b"id,v\n5,x\n")) == "SEQUENCE_NOT_OWNED"
+    prepared.mended(*prepared.found("ownership"))
+    assert world.load("a", b"id,v\n5,x\n").status == "COMPLETED"
 
 
 def test_neighbours_that_cannot_be_read(prepared: Site) -> None:
