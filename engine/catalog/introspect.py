@@ -80,7 +80,7 @@ ORDER BY a.attrelid, a.attnum
 _UNIQUE = """
 SELECT i.indrelid AS relation, c.relname AS name, i.indisprimary AS primary, i.indimmediate AS immediate,
        i.indpred IS NOT NULL AS partial, i.indexprs IS NOT NULL AS on_expressions, i.indisvalid AS valid,
-       NOT i.indnullsnotdistinct AS nulls_distinct,
+       NOT i.indnullsnotdistinct AS nulls_distinct, i.indisexclusion AS overlaps,
        ARRAY(SELECT a.attname::text FROM unnest(i.indkey[0:i.indnkeyatts - 1]) WITH ORDINALITY k(attnum, n)
              JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum ORDER BY k.n) AS columns
 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
@@ -184,7 +184,7 @@ def _entity(
         key=_key(keys),
         unique=keys,
         expression_keys=(
-            *(row["name"] for row in unique if row["on_expressions"]),
+            *(row["name"] for row in unique if row["on_expressions"] or row["overlaps"]),
             *(row["name"] for row in constraints if row["kind"] == "x"),
         ),
         references=tuple(_reference(row) for row in constraints if row["kind"] == "f"),

@@ -138,7 +138,8 @@ class Entity:
     group: str = ""
     unique: tuple[UniqueKey, ...] = ()
     expression_keys: tuple[str, ...] = ()
-    """Names of unique indexes on expressions, and of exclusion constraints: only the table itself can judge them."""
+    """Names of unique indexes on expressions, of keys without overlaps and of exclusion constraints: only the table
+    itself can judge them."""
     references: tuple[ForeignKey, ...] = ()
     referenced_by: tuple[str, ...] = ()
     """Names of the entities that hold a foreign key to this one."""

@@ -75,6 +75,26 @@ def test_a_key_of_parts_that_are_all_null_can_be_replaced(made):
     assert world.sql("SELECT v FROM public.a") == [("d",)]
 
 
+def test_a_key_that_refuses_overlaps_is_named_by_the_plan_and_judged_by_the_table(made):
+    world = made("CREATE TABLE public.a (id int4range, v text)")
+    if world.sql("SHOW server_version_num")[0][0] < "180000":
+        pytest.skip("PostgreSQL 18 has such keys")
+    world.sql(
+        "DROP TABLE public.a; CREATE EXTENSION btree_gist; CREATE TABLE public.a (id int, v daterange, n int,"
+        " twice int GENERATED ALWAYS AS (n * 2) VIRTUAL, PRIMARY KEY (id, v WITHOUT OVERLAPS));"
+        "INSERT INTO public.a VALUES (1, '[2020-01-01,2021-01-01)', 5)"
+    )
+    world.resources.catalogs.forget()
+    _, data = export(world, "a", format="BUNDLE")
+    assert world.load("", data, format="BUNDLE", import_type="REPLACE").report["unchanged"] == 1
+
+    row = world.plan("a", b'id,v,n\n1,"[2020-06-01,2020-07-01)",7\n2,"[2020-06-01,2020-07-01)",7\n')
+    notices = {n["code"]: n["message"] for n in row.plan_summary["notices"]}
+    assert "a_pkey" in notices["CHECKED_AT_APPLY"]
+    row = world.apply(row)
+    assert [(e.row, e.code) for e in world.errors(row)] == [(2, "REFUSED_AT_APPLY")]
+
+
 @pytest.mark.parametrize("name", ["r", "t", "row", "#row"])
 def test_a_column_of_any_name_goes_out_as_json(made, name):
     world = made(f"CREATE TABLE public.a (id int PRIMARY KEY, \"{name}\" text); INSERT INTO public.a VALUES (1, 'x')")
