@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WORD = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*")
 LINE = re.compile(r"^\| `([A-Z0-9_]+)` \| ([A-Z_, ]+) \|")
 ELSEWHERE = ""
-HOLDERS = {"reason", "reasons", "_CONFLICTS"}
+HOLDERS = {"reason", "reasons", "_CONFLICTS", "_REFUSED"}
 """Variables whose words become a reason where it is not written at the error itself."""
 
 
