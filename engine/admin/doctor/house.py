@@ -11,7 +11,7 @@ from pathlib import Path
 import redis
 from sqlalchemy import text
 
-from engine.admin.doctor.finding import EXPORT, OPERATIONS, Finding, Severity
+from engine.admin.doctor.finding import OPERATIONS, Finding, Severity
 from engine.config import Settings
 from engine.crypto.keyring import KeyRing
 from engine.db.database import Database
@@ -128,7 +128,7 @@ def _room(folder: Path, largest: int) -> Iterator[Finding]:
     found, wanted = f"{_size(free)} free", COMFORTABLE_BYTES + largest
     if free < LEAST_BYTES:
         means = f"uploads, exports and plans stop in the middle (STORAGE_FULL) with less than {_size(LEAST_BYTES)}"
-        yield Finding("disk", Severity.ERROR, "DATAOPS_ARTIFACTS", found, means, refused=(EXPORT,))
+        yield Finding("disk", Severity.ERROR, "DATAOPS_ARTIFACTS", found, means, refused=OPERATIONS)
     elif free < wanted:
         means = f"an export of the largest table may not fit (STORAGE_FULL): {_size(wanted)} are comfortable"
         yield Finding("disk", Severity.WARNING, "DATAOPS_ARTIFACTS", found, means)

@@ -33,6 +33,9 @@ NOT_BUILT = Finding(
 """Said while it is so."""
 
 
+_FAILED = "the check failed itself"
+
+
 def diagnose(settings: Settings) -> Report:
     """What works with these settings, as the role and user that run it. Raises nothing that a check can meet."""
     findings, largest = [NOT_BUILT], 0
@@ -61,6 +64,8 @@ def _platform(findings: list[Finding], look: Look) -> Report:
     for check in (*server.CHECKS, *access.CHECKS, *rights.CHECKS, *tables.CHECKS):
         name = check.__name__.removeprefix("check_")
         findings += _guarded(name, lambda check=check: check(look))  # type: ignore[misc]
+    if any(finding.found.startswith(_FAILED) for finding in findings):  # what it would have refused is not known
+        return Report.of(findings, (), look.database, look.role)
     names = [row["name"] for row in look.rows(_ALL_TABLES)]
     report = Report.of(findings, names, look.database, look.role)
     findings += _guarded("table", lambda: tables.check_tables(look, report))
@@ -93,5 +98,5 @@ def _guarded(name: str, check: Callable[[], Iterator[Finding]]) -> list[Finding]
 def _unknown(name: str, error: Exception) -> Finding:
     """The driver's text is not shown: it may hold addresses and values."""
     state = getattr(error, "sqlstate", None) or getattr(getattr(error, "orig", None), "sqlstate", None)
-    found = f"the check failed itself ({state or type(error).__name__})"
+    found = f"{_FAILED} ({state or type(error).__name__})"
     return Finding(name, Severity.WARNING, name, found, "it is not known; run doctor again")

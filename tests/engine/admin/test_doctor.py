@@ -18,6 +18,7 @@ from engine.admin.doctor import Finding, Report, Severity
 from engine.admin.doctor.finding import OPERATIONS, WRITES
 from engine.admin.doctor.text import as_text, one_line
 from engine.admin.prepare import prepare
+from engine.errors import PlatformNotPrepared
 from examples.stack.servers import PostgresServer
 from tests.engine.admin.conftest import PASSWORD
 from tests.engine.admin.kit import Site
@@ -113,7 +114,18 @@ def test_a_standby_takes_exports_alone(well: Site) -> None:
             os.chown(signal, server.account.uid, server.account.gid)
         server.start()
         found = {f.check: f for f in well.doctor(platform_dsn=server.dsn("followed")).findings}
+        with pytest.raises(PlatformNotPrepared):
+            prepare(server.dsn("followed"), "postgres")
     assert (found["standby"].severity, found["standby"].refused) == (Severity.ERROR, WRITES)
+
+
+def test_what_could_not_be_looked_at_is_not_said_to_work(well: Site) -> None:
+    with psycopg.connect(well.owner_dsn) as other:
+        other.execute("LOCK TABLE public.a IN ACCESS EXCLUSIVE MODE")
+        report = well.doctor()
+    (finding,) = [f for f in report.findings if f.check == "catalog"]
+    assert (finding.severity, finding.found) == (Severity.WARNING, "the check failed itself (55P03)")
+    assert report.tables == ()
 
 
 def test_an_encoding_that_is_none_is_told(well: Site, postgres: PostgresServer) -> None:
