@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2
 PYTEST_ARGS ?=
+ROWS ?= 1000000
+ROUNDS ?= 3
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
 	--no-emit-package dataops --no-emit-package dataops-client --custom-compile-command "make lock"
 # make lets SIGINT and SIGTERM reach the recipe; the launchers below end all they started when make ends
@@ -68,8 +70,8 @@ test-long: install ## what does not fit in make test
 fuzz: install ## the property tests, with many more examples
 	$(BIN)/python -m pytest -q -m hypothesis --hypothesis-profile fuzz --timeout 3600 $(PYTEST_ARGS)
 
-bench: install ## imports and exports beside psql's \copy, in one run on one machine
-	$(BIN)/python -m tests.benchmarks
+bench: install ## ours beside psql's \copy and a bare echo, in one run; ROWS=1000000 ROUNDS=3; writes build/bench.json
+	$(BIN)/python -m tests.benchmarks --rows $(ROWS) --rounds $(ROUNDS)
 
 demo: install ## start everything, import and export 200,000 rows, explain what happens
 	@$(BIN)/python -m examples.stack.demo --die-with-parent

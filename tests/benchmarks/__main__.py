@@ -1,7 +1,8 @@
-"""``make bench``: import and export of users beside psql's ``\\copy`` of the same rows, with peak memory.
+"""``make bench``: ours beside what people would use instead, in one run, with peak memory; writes build/bench.json.
 
-Every round works on fresh copies of one database that already holds as many other users as the file has rows. The
-reference and ours alternate, on one durable PostgreSQL, so that what slows one down slows the other too.
+Imports and exports of users stand beside psql's ``\\copy`` of the same rows, transfers beside a bare echo. Every round
+works on fresh copies of two databases: one that holds as many other users as the file has rows, one that holds none.
+The reference and ours alternate, on one durable PostgreSQL, so that what slows one down slows the other too.
 """
 
 from __future__ import annotations
@@ -9,89 +10,88 @@ from __future__ import annotations
 import argparse
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from statistics import median
 
-from dataops.v1 import imports_pb2, jobs_pb2
+from dataops.v1 import common_pb2, imports_pb2, jobs_pb2
 from dataops_client.client import DataOps
 
 from examples.platform import generate
 from examples.platform.users_csv import CSV_COLUMNS, write_users_csv
 from examples.stack.servers import PostgresServer, ValkeyServer
 from examples.stack.stack import Stack
+from tests.benchmarks import transfers, watchers
 from tests.benchmarks.memory import forget_peak, peak_megabytes
+from tests.benchmarks.results import Results
 
 _COLUMNS = ", ".join(CSV_COLUMNS)
+_JSON = f"select row_to_json(u) from (select {_COLUMNS} from public.users) u"
 
 
 class Bench:
-    """One run: a base database, a file, and a stack for each of our rounds."""
+    """Imports and exports: two base databases, a file, and a stack for each of our rounds."""
 
-    def __init__(self, postgres: PostgresServer, valkey: ValkeyServer, folder: Path, rows: int) -> None:
+    def __init__(
+        self, postgres: PostgresServer, valkey: ValkeyServer, folder: Path, rows: int, results: Results
+    ) -> None:
         self.postgres = postgres
         self.valkey = valkey
         self.folder = folder
         self.rows = rows
-        self.times: dict[str, list[float]] = {}
-        self.peaks: dict[str, float] = {}
+        self.results = results
 
     def prepare(self) -> None:
-        """The table that is there before, and the file."""
-        dsn = self.postgres.create_database("base")
-        generate.create_schema(dsn)
-        generate.load(dsn, users=self.rows, only={"public.users"})
-        with self.postgres.connect("base") as connection:
-            # what the catalog's fill does for ours, so that both can load the same file
-            connection.execute("ALTER TABLE public.users ALTER password_hash SET DEFAULT '!'")
-            connection.execute("VACUUM (FREEZE, ANALYZE) public.users")
+        """The tables that are there before, and the file."""
+        for name, users in (("filled", self.rows), ("empty", 0)):
+            dsn = self.postgres.create_database(name)
+            generate.create_schema(dsn)
+            if users:
+                generate.load(dsn, users=users, only={"public.users"})
+            with self.postgres.connect(name) as connection:
+                # what the catalog's fill does for ours, so that both can load the same file
+                connection.execute("ALTER TABLE public.users ALTER password_hash SET DEFAULT '!'")
+                connection.execute("VACUUM (FREEZE, ANALYZE) public.users")
         self.file = self.folder / "users.csv"
         write_users_csv(self.file, good=self.rows, first=self.rows)
 
-    def reference(self) -> None:
-        """psql: in and out."""
-        with self._copy_of_base("reference") as dsn:
-            self._timed(
-                "copy in", lambda: self._psql(dsn, f"\\copy public.users ({_COLUMNS}) from '{self.file}' csv header")
-            )
-            out = self.folder / "reference.csv"
-            query = f"\\copy (select {_COLUMNS} from public.users) to '{out}' csv header"
-            self._timed("copy out", partial(self._psql, dsn, query))
+    def round(self) -> None:
+        """Everything once, the reference first."""
+        for base in ("filled", "empty"):
+            with self._copy_of(base) as dsn:
+                self._reference(dsn, base)
+            with self._copy_of(base) as dsn:
+                self._ours(dsn, base)
+
+    def _reference(self, dsn: str, base: str) -> None:
+        with self._timed(f"import_{base}", ours=False):
+            self._psql(dsn, f"\\copy public.users ({_COLUMNS}) from '{self.file}' csv header")
+        if base == "filled":
+            out = self.folder / "reference"
+            with self._timed("export_csv", ours=False):
+                self._psql(dsn, f"\\copy (select {_COLUMNS} from public.users) to '{out}' csv header")
+            with self._timed("export_json", ours=False):
+                self._psql(dsn, f"\\copy ({_JSON}) to '{out}'")
             out.unlink()
 
-    def ours(self) -> None:
+    def _ours(self, dsn: str, base: str) -> None:
         """The same through upload, plan, apply; and export, download."""
-        with self._copy_of_base("ours") as dsn:
-            env = {"DATAOPS_CATALOG_FILE": str(generate.CATALOG)}
-            folder = Path(tempfile.mkdtemp(dir=self.folder))
-            stack = Stack(folder, postgres=self.postgres, valkey=self.valkey, platform_dsn=dsn, env=env)
-            with stack, stack.client() as client:
-                for part in stack.programs:
-                    forget_peak(part.pid)
-                self._timed("import", lambda: self._import(client))
-                self._note_peaks(stack, "import")
-                for part in stack.programs:
-                    forget_peak(part.pid)
-                out = self.folder / "ours.csv"
-                self._timed("export", lambda: client.export_to(out, ["users"]))
-                self._note_peaks(stack, "export")
-                out.unlink()
-
-    def report(self) -> None:
-        """The figures, medians over the rounds."""
-        took = {name: median(values) for name, values in self.times.items()}
-        size = self.file.stat().st_size / 1e6
-        print(f"\n{self.rows:,} rows, {size:.0f} MB, into a table that held {self.rows:,} others")
-        for name, seconds in took.items():
-            runs = ", ".join(f"{value:.2f}" for value in self.times[name])
-            print(f"  {name:<22} {seconds:8.2f} s  {self.rows / seconds:>10,.0f} rows/s   ({runs})")
-        print(f"  import / \\copy in      {took['import'] / took['copy in']:8.2f}")
-        print(f"  export / \\copy out     {took['export'] / took['copy out']:8.2f}")
-        for name, peak in self.peaks.items():
-            print(f"  peak memory {name:<18} {peak:6.0f} MB")
+        env = {"DATAOPS_CATALOG_FILE": str(generate.CATALOG)}
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        stack = Stack(folder, postgres=self.postgres, valkey=self.valkey, platform_dsn=dsn, env=env)
+        with stack, stack.client() as client:
+            for part in stack.programs:
+                forget_peak(part.pid)
+            with self._timed(f"import_{base}", ours=True):
+                self._import(client)
+            if base == "filled":
+                for name, file_format in (("csv", common_pb2.FILE_FORMAT_CSV), ("json", common_pb2.FILE_FORMAT_JSON)):
+                    out = self.folder / f"ours.{name}"
+                    with self._timed(f"export_{name}", ours=True):
+                        client.export_to(out, ["users"], file_format=file_format)
+                    out.unlink()
+            for part in stack.programs:
+                self.results.note_peak(part.name, peak_megabytes(part.pid))
 
     def _import(self, client: DataOps) -> None:
         stages = _Stages()
@@ -102,30 +102,23 @@ class Bench:
             raise RuntimeError(f"import came to {done.status} with {done.report.inserted} of {self.rows} rows")
         stages.print()
 
-    def _note_peaks(self, stack: Stack, what: str) -> None:
-        for part in stack.programs:
-            name = f"{part.name}, {what}"
-            self.peaks[name] = max(self.peaks.get(name, 0), peak_megabytes(part.pid))
-
-    def _timed(self, name: str, action: Callable[[], object]) -> None:
+    @contextmanager
+    def _timed(self, name: str, *, ours: bool) -> Iterator[None]:
         with self.postgres.connect() as connection:
             connection.execute("CHECKPOINT")
-        began = time.monotonic()
-        action()
-        seconds = time.monotonic() - began
-        self.times.setdefault(name, []).append(seconds)
-        print(f"{name:<10} {seconds:7.2f} s", flush=True)
+        with self.results.timed(name, ours=ours):
+            yield
 
     def _psql(self, dsn: str, command: str) -> None:
         subprocess.run([self.postgres.bin / "psql", "-qX", "-v", "ON_ERROR_STOP=1", dsn, "-c", command], check=True)
 
     @contextmanager
-    def _copy_of_base(self, name: str) -> Iterator[str]:
-        dsn = self.postgres.create_database(name, "base")
+    def _copy_of(self, base: str) -> Iterator[str]:
+        dsn = self.postgres.create_database("copy", base)
         try:
             yield dsn
         finally:
-            self.postgres.drop_database(name)
+            self.postgres.drop_database("copy")
 
 
 class _Stages:
@@ -151,15 +144,27 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000, help="rows before, and rows of the file")
-    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--mebibytes", type=int, default=256, help="size of the transferred file; 0 leaves them out")
+    parser.add_argument("--watchers", action=argparse.BooleanOptionalAction, default=True, help="1,000 of one job")
+    parser.add_argument("--output", type=Path, default=Path("build/bench.json"))
     args = parser.parse_args()
+    results = Results()
     with PostgresServer(durable=True) as postgres, ValkeyServer() as valkey, tempfile.TemporaryDirectory() as folder:
-        bench = Bench(postgres, valkey, Path(folder), args.rows)
+        bench = Bench(postgres, valkey, Path(folder), args.rows, results)
         bench.prepare()
         for _ in range(args.rounds):
-            bench.reference()
-            bench.ours()
-        bench.report()
+            bench.round()
+        if args.mebibytes:
+            transfers.measure(results, mebibytes=args.mebibytes, rounds=args.rounds)
+        if args.watchers:
+            with Stack(Path(folder) / "watched", postgres=postgres, valkey=valkey, workers=0) as stack:
+                results.watchers_ms = 1000 * watchers.measure(stack)
+    size = f"{bench.rows:,} rows"
+    print(f"\nimports of {size} into a table that held as many others, and into one that held none; exports of {size}")
+    results.print()
+    results.write(args.output)
+    print(f"written: {args.output}")
 
 
 if __name__ == "__main__":

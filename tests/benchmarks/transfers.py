@@ -1,4 +1,5 @@
-"""Upload and download beside a bare echo of the same bytes over the same TLS: `python -m tests.benchmarks.transfers`.
+"""Upload and download beside a bare echo of the same bytes over the same TLS: `python -m tests.benchmarks.transfers`,
+and part of `make bench`.
 
 Rounds alternate, so that what slows one down slows the other too. Digests are computed on both sides of ours: the
 client's CRC-32 of each message and SHA-256 of the file, the server's CRC-32, SHA-256, sealing and opening. Beside the
@@ -29,6 +30,7 @@ from dataops_client.client import DataOps
 from examples.stack.stack import Stack
 from tests.benchmarks.echo import MESSAGE
 from tests.benchmarks.memory import peak_megabytes
+from tests.benchmarks.results import Results
 
 T = TypeVar("T")
 
@@ -72,13 +74,16 @@ class Transfers:
         self.times: dict[str, list[float]] = defaultdict(list)
         self.cpu: dict[str, list[tuple[float, float]]] = defaultdict(list)
 
-    def round(self, client: DataOps) -> None:
+    def round(self, client: DataOps, *, hashed: bool = True) -> None:
+        """Once each; `hashed` also beside an echo that computes digests."""
         self._timed("echo in", lambda: self._send("In"))
-        self._timed("echo in, hashed", lambda: self._send("HashedIn", hashlib.sha256()))
+        if hashed:
+            self._timed("echo in, hashed", lambda: self._send("HashedIn", hashlib.sha256()))
         upload = self._timed("upload", lambda: client.upload(self._file))
         export_id = _make_download(self._stack, upload.upload_id)
         self._timed("echo out", lambda: self._take("Out"))
-        self._timed("echo out, hashed", lambda: self._take("HashedOut", hashlib.sha256()))
+        if hashed:
+            self._timed("echo out, hashed", lambda: self._take("HashedOut", hashlib.sha256()))
         self._timed("download", lambda: client.download_export(export_id, self._copy))
         self._copy.unlink()
 
@@ -104,6 +109,19 @@ class Transfers:
         for message in self._echo.unary_stream(f"/echo/{method}")(str(self._mebibytes << 20).encode()):
             if digest is not None:
                 digest.update(message)
+
+
+def measure(results: Results, *, mebibytes: int, rounds: int) -> None:
+    """Adds uploads and downloads, each beside its bare echo."""
+    with tempfile.TemporaryDirectory() as name, Stack(Path(name) / "stack", workers=0) as stack, _echo(stack) as echo:
+        transfers = Transfers(stack, echo, Path(name), mebibytes)
+        with stack.client() as client:
+            for _ in range(rounds):
+                transfers.round(client, hashed=False)
+        assert stack.server.process is not None
+        results.note_peak("server", peak_megabytes(stack.server.process.pid))
+    for ours, bare in (("upload", "echo in"), ("download", "echo out")):
+        results.ours[ours], results.reference[ours] = transfers.times[ours], transfers.times[bare]
 
 
 def _cpu_seconds(pid: int) -> float:

@@ -12,6 +12,15 @@ from pathlib import Path
 import grpc
 from dataops.v1 import jobs_pb2, jobs_pb2_grpc
 
+from engine.jobs.doorbell import Doorbell
+from examples.stack.stack import Stack
+from tests.server.journal import Journal
+
+CONNECTIONS, EACH = 100, 10
+EVENTS = 20
+PER_SECOND = 4
+"""As a running job writes them."""
+
 
 @dataclass
 class Sightings:
@@ -64,3 +73,37 @@ async def watch_all(
             streams += [asyncio.create_task(watch(stub)) for _ in range(each)]
         await asyncio.gather(*streams)
     return sightings
+
+
+async def watch_a_job(stack: Stack, events: int = EVENTS) -> tuple[Sightings, int]:
+    """1,000 watchers of one job that writes `events` events and ends; what they saw, and the last event's sequence."""
+    bell, last = Doorbell(stack.valkey.url), 0
+    with Journal(stack.control_dsn) as journal:
+        job_id, ready = journal.job(events=1), asyncio.Event()
+        watching = asyncio.create_task(
+            watch_all(
+                stack.address,
+                Path(stack.ca_file),
+                stack.tokens["super_admin"],
+                str(job_id),
+                connections=CONNECTIONS,
+                each=EACH,
+                ready=ready,
+            )
+        )
+        await asyncio.wait({asyncio.ensure_future(ready.wait()), watching}, return_when=asyncio.FIRST_COMPLETED)
+        assert not watching.done(), await watching
+        for number in range(events):
+            await asyncio.sleep(1 / PER_SECOND)
+            last = await asyncio.to_thread(journal.end if number == events - 1 else journal.event, job_id)
+            await asyncio.to_thread(bell.announce, job_id)
+        seen = await watching
+    bell.close()
+    return seen, last
+
+
+def measure(stack: Stack) -> float:
+    """Seconds after which the last of 1,000 watchers has an event, at the 99th of 100."""
+    seen, _ = asyncio.run(watch_a_job(stack, events=100))
+    ages = seen.last_watcher(after=1)
+    return ages[len(ages) * 99 // 100 - 1]

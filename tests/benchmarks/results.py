@@ -1,0 +1,80 @@
+"""What a benchmark came to: ours beside the reference of the same run, and how far it is from what is to be reached."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from time import monotonic
+
+REACH: dict[str, tuple[str, float]] = {
+    "import_filled": ("ours / \\copy", 1.3),
+    "import_empty": ("ours / \\copy", 0.9),
+    "export_csv": ("ours / \\copy", 1.5),
+    "export_json": ("ours / COPY of row_to_json", 1.3),
+    "upload": ("bare echo / ours", 0.7),
+    "download": ("bare echo / ours", 0.7),
+}
+"""By measure: the ratio that is shown, and what it is to be; of a bare echo at least, of all others at most."""
+
+MEMORY_MB = 300
+WATCHERS_MS = 250
+
+
+@dataclass
+class Results:
+    """Seconds of every run by measure, ours and the reference's; peaks of memory by process."""
+
+    ours: dict[str, list[float]] = field(default_factory=dict)
+    reference: dict[str, list[float]] = field(default_factory=dict)
+    peaks_mb: dict[str, float] = field(default_factory=dict)
+    watchers_ms: float | None = None
+
+    @contextmanager
+    def timed(self, name: str, *, ours: bool) -> Iterator[None]:
+        """Counts a run of `name`, if it ends well."""
+        began = monotonic()
+        yield
+        seconds = monotonic() - began
+        (self.ours if ours else self.reference).setdefault(name, []).append(seconds)
+        print(f"{name:<16} {'ours' if ours else 'reference':<10} {seconds:7.2f} s", flush=True)
+
+    def note_peak(self, process: str, megabytes: float) -> None:
+        self.peaks_mb[process] = max(self.peaks_mb.get(process, 0.0), megabytes)
+
+    def as_record(self) -> dict[str, dict[str, float]]:
+        """The form of build/bench.json: medians of the runs."""
+        found: dict[str, dict[str, float]] = {}
+        for name, (shown, reach) in REACH.items():
+            if name in self.ours and name in self.reference:
+                ours, reference = median(self.ours[name]), median(self.reference[name])
+                ratio = ours / reference if shown.startswith("ours") else reference / ours
+                found[name] = {"ours_s": ours, "reference_s": reference, "ratio": ratio, "reach": reach}
+        for process, peak in self.peaks_mb.items():
+            found[f"memory_{process}"] = {"ours_mb": peak, "ratio": peak / MEMORY_MB, "reach": 1.0}
+        if self.watchers_ms is not None:
+            ratio = self.watchers_ms / WATCHERS_MS
+            found["watchers"] = {"ours_s": self.watchers_ms / 1000, "ratio": ratio, "reach": 1.0}
+        return {name: {key: round(value, 3) for key, value in entry.items()} for name, entry in found.items()}
+
+    def write(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(self.as_record(), indent=2) + "\n", encoding="utf-8")
+
+    def print(self) -> None:
+        """One line a measure; `*` where it is not reached."""
+        print(f"\n{'measure':<24}{'ours':>12}{'reference':>12}{'ratio':>8}{'reach':>8}")
+        for name, entry in self.as_record().items():
+            ours = f"{entry['ours_mb']:.0f} MB" if "ours_mb" in entry else f"{entry['ours_s']:.2f} s"
+            reference = f"{entry['reference_s']:.2f} s" if "reference_s" in entry else ""
+            shown = REACH.get(name, ("", 0.0))[0]
+            reached = _at_least(shown)(entry["ratio"], entry["reach"])
+            mark = " " if reached else "*"
+            print(f"{name:<24}{ours:>12}{reference:>12}{entry['ratio']:>8.2f}{entry['reach']:>8.2f} {mark} {shown}")
+
+
+def _at_least(shown: str) -> Callable[[float, float], bool]:
+    return (lambda ratio, reach: ratio >= reach) if shown.endswith("/ ours") else (lambda ratio, reach: ratio <= reach)
