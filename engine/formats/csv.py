@@ -184,11 +184,14 @@ class CsvReader:
 
 
 class _Feed(io.RawIOBase):
-    """The file's text on its way into pyarrow: checked, without a byte order mark, no more of it than is wanted."""
+    """The file's text on its way into pyarrow: checked, without a byte order mark, no more of it than is wanted, and
+    with a line end after its last record: without one pyarrow takes the empty cell after a quoted one (`"x",`) for a
+    quoted one too, '' for NULL."""
 
     def __init__(self, source: Watched, test: QuoteTest) -> None:
         self._source = source
         self._pending = b""
+        self._last = b"\n"
         self.test = test
         self.has_nul = False
         self._ahead = threading.Semaphore(READ_AHEAD)
@@ -212,6 +215,10 @@ class _Feed(io.RawIOBase):
         self._pending = self._pending[size:]
         while len(data) < size and (more := self._source.take(size - len(data))):
             data += more
+        last = data[-1:] or self._last
+        if len(data) < size and last not in b"\r\n":
+            data, last = data + b"\n", b"\n"
+        self._last = last
         self.test.see(data or b"\n")
         self.has_nul = self.has_nul or b"\0" in data
         return data

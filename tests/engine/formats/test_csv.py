@@ -44,6 +44,28 @@ def test_null_is_an_empty_cell_and_empty_text_is_a_quoted_one():
     assert read(b'a,b\n,""\n')[1] == [(2, [None, ""])]
 
 
+@pytest.mark.parametrize("end", ["", "\n", "\r", "\r\n"], ids=["no end", "LF", "CR", "CRLF"])
+@pytest.mark.parametrize(
+    ("last", "cells"),
+    [('"x",', ["x", None]), ("x,", ["x", None]), ('"",', ["", None]), ('x,""', ["x", ""]), ('"x","y"', ["x", "y"])],
+)
+def test_the_last_record_is_the_same_with_and_without_a_line_end(last, cells, end):
+    assert read(f"a,b\n1,2\n{last}{end}".encode()) == (("a", "b"), [(2, ["1", "2"]), (3, cells)], [])
+
+
+@pytest.mark.parametrize("over", [-1, 0, 1])
+def test_a_last_record_without_a_line_end_may_fill_a_block(monkeypatch, over):
+    monkeypatch.setattr(csv_format, "BLOCK", 4096)
+    last = "y" * (2048 + over - len(',""')) + ',""'
+    data = f"a,b\n{'x' * 2046},\n{last}".encode()
+
+    assert read(data)[1] == [(2, ["x" * 2046, None]), (3, [last[:-3], ""])]
+
+
+def test_a_header_without_a_line_end_has_no_record():
+    assert read(b"a,b") == (("a", "b"), [], [])
+
+
 def test_a_null_text_of_ones_own_stands_for_null_only_unquoted():
     assert read(b'a,b,c\nNULL,"NULL",\n', null_text="NULL")[1] == [(2, [None, "NULL", ""])]
 
