@@ -108,7 +108,7 @@ def make_target(
     reader = reopen()
     if not reader.header:  # an empty JSON array has no names: it stands for no row, whatever its fields
         _require_no_record(reader)
-        reader = _Nothing(tuple(f.name for f in entity.stored if not f.secret))
+        reader = _Nothing(_meant(entity, mapping))
     columns = map_columns(
         _names(reader.header, options),
         entity,
@@ -130,6 +130,15 @@ def _require_no_record(reader: Reader) -> None:
     """
     if any(len(batch.rows) or batch.broken for batch in reader.batches()):
         raise DataInvalid("file: found records none of which has a field, expected objects", reason="FILE_NOT_JSON")
+
+
+def _meant(entity: Entity, mapping: tuple[FieldMapping, ...]) -> tuple[str, ...]:
+    """The columns that a file without names and records must be taken to have: those the mapping speaks of, and every
+    other field's own."""
+    named = dict.fromkeys(m.column for m in mapping if m.column is not None)
+    filled, folded = {m.field for m in mapping}, {name.casefold() for name in named}
+    own = (f.name for f in entity.stored if not f.secret and f.name not in filled)
+    return (*named, *(name for name in own if name.casefold() not in folded))
 
 
 def _names(header: tuple[str, ...], options: ImportOptions) -> tuple[str, ...]:

@@ -178,7 +178,8 @@ def tables(draw: st.DrawFn) -> Table:
     cells = [values_of(c.case) if c.required else st.none() | values_of(c.case) for c in columns]
     rows = draw(st.lists(st.tuples(*cells), max_size=8))
     parent = key not in ("none", "two") and draw(st.booleans())
-    generated = draw(st.sampled_from(["", "", "STORED"]))
+    kinds = ["", "", "STORED"] if columns[0].case.type.startswith("public.") else ["", "STORED", "VIRTUAL"]
+    generated = draw(st.sampled_from(kinds))  # VIRTUAL may not use types of the installation's own
     return Table(columns, constraints, parent, generated, key != "none", [list(row) for row in rows])
 
 

@@ -363,6 +363,8 @@ JSON = [
          rows=[(1, {"a": [1, "x"]}), (2, {})]),
     Case("a key that no field has", b'[{"id":1,"v":"a","w":1}]', options=array(), reason="COLUMN_UNKNOWN", rows=[]),
     Case("an empty array", b"[]", options=array(), rows=[], counts={"total": 0}),
+    Case("an empty array whose fields a mapping renames, leaves out and sets", b"[]", rows=[], counts={"total": 0},
+         options=array(mapping=(FieldMapping("v", "w"), FieldMapping("", "x"), FieldMapping("id", constant="1")))),
     Case("objects without a field", b"[{}, {}]", options=array(), reason="FILE_NOT_JSON", rows=[]),
     Case("objects without a field in REPLACE", b"{}\n", TWO, lines(**replace()), reason="FILE_NOT_JSON",
          rows=[(1, "a"), (2, "b")]),
