@@ -236,7 +236,9 @@ class _Asked:
 def _settable(source: _Source, found: Found, may_set_secrets: Callable[[], bool]) -> bool:
     field = source.field
     if field.generated:
-        found.add("FIELD_NOT_SETTABLE", source.named, f"{field.name!r} is generated from other fields, cannot be set")
+        hint = "" if source.index is None else "; a mapping to no field leaves the column out"
+        said = f"{field.name!r} is generated from other fields, cannot be set{hint}"
+        found.add("FIELD_NOT_SETTABLE", source.named, said)
         return False
     if field.secret and not may_set_secrets():
         found.add(

@@ -229,7 +229,7 @@ def test_all_that_is_wrong_is_told_at_once():
         ("id,title", (FieldMapping("title", "title", constant="x"),), "MAPPING_INVALID", "column or else a constant"),
         ("id,title", (FieldMapping("", constant="x"),), "MAPPING_INVALID", "found a constant for no field"),
         ("id,title,_row", (FieldMapping("note", "_row"),), "MAPPING_INVALID", "a reject file's own column"),
-        ("id,title,sum", (), "FIELD_NOT_SETTABLE", "generated from other fields"),
+        ("id,title,sum", (), "FIELD_NOT_SETTABLE", "cannot be set; a mapping to no field leaves the column out"),
         ("id,title", (FieldMapping("sum", constant="1"),), "FIELD_NOT_SETTABLE", "generated from other fields"),
         ("x", (FieldMapping("", "x"),), "COLUMN_MISSING", "found no column that fills a field of orders"),
         ("id,title", (FieldMapping("note", constant="x", trim=True),), "MAPPING_INVALID", "found steps for a constant"),
