@@ -99,6 +99,7 @@ SELECT k.conrelid AS relation, k.conname AS name, k.contype AS kind, pg_get_expr
 FROM pg_constraint k
 LEFT JOIN pg_class fc ON fc.oid = k.confrelid LEFT JOIN pg_namespace fn ON fn.oid = fc.relnamespace
 WHERE k.conrelid = ANY(%(oids)s) AND k.contype IN ('c', 'f', 'x')
+  AND k.conparentid = 0 -- else of a key to a partitioned table there is one to each of its partitions too
   AND coalesce(to_jsonb(k) ->> 'conenforced', 'true')::boolean -- PostgreSQL 18's column
 ORDER BY k.conrelid, k.conname
 """
