@@ -50,6 +50,7 @@ SELECT a.attrelid AS relation, a.attname AS name, a.attnum AS number, format_typ
        format_type(b.oid, -1) AS bare_type, -- with -1 it is bpchar and "bit", which stand for any length
        CASE WHEN et.typtype = 'e' THEN 'enum' ELSE format_type(et.oid, -1) END AS element,
        coalesce(et.oid, bt.oid) IN (SELECT oid FROM comparable) AS comparable,
+       bt.typreceive <> 0 AS receives,
        CASE WHEN bt.typnamespace <> 'pg_catalog'::regnamespace AND EXISTS (
            SELECT FROM pg_type pt WHERE pt.typname = bt.typname AND pt.typnamespace = 'pg_catalog'::regnamespace
        ) THEN format_type(b.oid, -1) ELSE bt.typname END AS base,
@@ -212,6 +213,7 @@ def _field(row: Row) -> Field:
         bare_type=row["bare_type"],
         element=row["element"] or "",
         comparable=row["comparable"],
+        receives=row["receives"],
         collation=row["collation"] or "",
         equality=row["equality"] or "=",
         base=row["base"],

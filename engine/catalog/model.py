@@ -44,6 +44,8 @@ class Field:
     """The `bare_type` of an array's elements, `enum` for any enum; empty where it is no array."""
     comparable: bool = True
     """Whether PostgreSQL can tell two values equal and order them (a default btree operator class)."""
+    receives: bool = True
+    """Whether its type has a function that reads COPY's binary format; a table with one that has none takes text only."""
     collation: str = ""
     """Qualified and quoted, where it is not the type's own."""
     equality: str = "="

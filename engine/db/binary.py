@@ -42,23 +42,6 @@ def field_count(fields: int) -> bytes:
     return _COUNT.pack(fields)
 
 
-def number(row: int) -> bytes:
-    """A bigint as a field."""
-    return _LENGTH.pack(8) + _INT8.pack(row)
-
-
-def cut(data: bytes, end: int) -> Iterator[bytes]:
-    """The rows in `data` before `end`."""
-    at, length_at = 0, _LENGTH.unpack_from
-    while at < end:
-        begin, (fields,) = at, _COUNT.unpack_from(data, at)
-        at += 2
-        for _ in range(fields):
-            (length,) = length_at(data, at)
-            at += 4 + (length if length > 0 else 0)
-        yield data[begin:at]
-
-
 def cells(row: bytes, readers: Sequence[Reader]) -> list[str | None]:
     """The fields of one row as text."""
     found: list[str | None] = []

@@ -30,7 +30,8 @@ def goes_direct(entries: Sequence[Loaded], on_drift: OnDrift) -> Loaded | None:
     (entry,) = writing
     counts = not entry.head["assigned"] and not firing(entry.entity, "INSERT")
     only_new = not entry.rows("UPDATE") and not entry.rows("DELETE")
-    return entry if counts and only_new and entry.plan.types(_stream(entry)) else None
+    takes = bool(entry.plan.types(_stream(entry))) and all(f.receives for f in entry.entity.fields)
+    return entry if counts and only_new and takes else None
 
 
 def copy_in(run: JobRun, connection: Connection, entry: Loaded) -> int:
@@ -43,7 +44,9 @@ def copy_in(run: JobRun, connection: Connection, entry: Loaded) -> int:
     stream = _stream(entry)
     columns = joined(map(sql.Identifier, entry.columns))
     statement = sql.SQL("COPY {} ({}) FROM STDIN").format(entry.entity.qualified, columns)
-    return copy_lines(connection, statement, _told(run, entry.plan.lines(stream)), entry.plan.types(stream))
+    return copy_lines(
+        connection, statement, _told(run, entry.plan.rows_without_numbers(stream)), entry.plan.types(stream)
+    )
 
 
 def _stream(entry: Loaded) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,6 +20,7 @@ from engine.catalog import Field
 from engine.db.binary import HEADER, TRAILER
 from engine.imports import proof
 
+T = TypeVar("T")
 Cast = Callable[[pa.StringArray], pa.Array]
 
 MOST_DIGITS = 38
@@ -33,6 +35,10 @@ class CsvForm:
 
     options = "FORMAT csv"
 
+    def sent(self, columns: Sequence[T]) -> list[T]:
+        """What of one thing a field stands for a column of the COPY."""
+        return list(columns)
+
     def begin(self) -> bytes:
         return b""
 
@@ -46,43 +52,53 @@ class CsvForm:
 
 
 class BinaryForm:
-    """Record batches of a row number and proven cells as COPY's binary format. A COPY is begun and ended; what `encode`
-    gives may be bytes of batches before."""
+    """Record batches of a row number and proven cells as COPY's binary format. A field of which nothing but NULL is
+    certain is left out."""
 
     options = "FORMAT binary"
 
-    def __init__(self, casts: Sequence[Cast]) -> None:
+    def __init__(self, casts: Sequence[Cast | None]) -> None:
+        """Args:
+        casts: of every field; None for those to leave out.
+        """
         self._casts = casts
-        self._encoder: ArrowToPostgresBinaryEncoder | None = None
+
+    def sent(self, columns: Sequence[T]) -> list[T]:
+        return [column for column, cast in zip(columns, self._casts, strict=True) if cast is not None]
 
     def begin(self) -> bytes:
-        self._encoder = None
         return HEADER
 
     def end(self) -> bytes:
-        return TRAILER if self._encoder is None else bytes(self._encoder.finish())
+        return TRAILER
 
     def encode(self, batch: pa.RecordBatch) -> bytes:
-        cells = [cast(column) for cast, column in zip(self._casts, batch.columns[1:], strict=True)]
-        typed = pa.RecordBatch.from_arrays([batch.column(0), *cells], names=[str(n) for n in range(len(cells) + 1)])
-        if self._encoder is None:
-            self._encoder = ArrowToPostgresBinaryEncoder(typed.schema)
-            self._encoder.write_header()  # it wants to; `begin` has given the same
-        return bytes(self._encoder.write_batch(typed))
+        pairs = zip(self._casts, batch.columns[1:], strict=True)
+        columns = [batch.column(0), *(cast(cells) for cast, cells in pairs if cast is not None)]
+        typed = pa.RecordBatch.from_arrays(columns, names=[str(n) for n in range(len(columns))])
+        encoder = ArrowToPostgresBinaryEncoder(typed.schema)  # one a batch: it holds rows back until its end
+        encoder.write_header()
+        rows = encoder.write_batch(typed) + encoder.finish()
+        return bytes(rows[: -len(TRAILER)])
 
 
 def form_of(fields: Sequence[Field]) -> BinaryForm | CsvForm:
     """The form that proven cells of these fields can be sent in."""
-    casts = [_cast(field) for field in fields]
-    found = [cast for cast in casts if cast is not None]
-    return BinaryForm(found) if len(found) == len(casts) else CsvForm()
+    if not all(field.receives for field in fields):
+        return CsvForm()
+    casts = [_cast(field) if _something_certain(field) else None for field in fields]
+    lacking = [f for f, cast in zip(fields, casts, strict=True) if cast is None and _something_certain(f)]
+    return CsvForm() if lacking else BinaryForm(casts)
+
+
+def _something_certain(field: Field) -> bool:
+    known = proof.always_valid(field) or proof.longest(field) is not None or field.labels
+    return bool(known) or proof.pattern(field) is not None
 
 
 def _cast(field: Field) -> Cast | None:
     if proof.always_valid(field) or proof.longest(field) is not None or field.labels:
         return _same
-    if proof.pattern(field) is None:
-        return _same  # nothing but NULL is certain
     if field.base == "numeric":
         return _decimal(field.modifier)
     return _CASTS.get(field.base)

@@ -170,9 +170,7 @@ class _Loading:
         if not expected:
             return
         statement = sql.SQL("COPY {} FROM STDIN").format(table)
-        copied = copy_lines(
-            self._connection, statement, self._told(plan.lines_with_numbers(stream)), plan.types(stream)
-        )
+        copied = copy_lines(self._connection, statement, self._told(plan.lines(stream)), plan.types(stream))
         if copied != expected:
             raise DataLoss(f"plan: found {copied} rows in {stream}, expected {expected}", reason="PLAN_DAMAGED")
 

@@ -17,9 +17,10 @@ it holds from which on (no value: it is not sealed), so a page of changes is rea
     HEAD     one JSON object, written last: everything apply must agree with
 
 INSERT is in COPY's binary format where `engine.db.binary` can tell values of every planned field's type: the head's
-entry of the stream names the types then, and a part holds its rows and, behind them, their row numbers, a bigint each.
-All else is lines of COPY text. PostgreSQL writes a line or row once, and those bytes are what apply feeds to COPY.
-`plan_digest` is the SHA-256 of the head, which holds the SHA-256 of every stream, so that it binds every byte.
+entry of the stream names the types then, and a part holds its rows, the row number before the planned fields, and
+behind them the length of each, a little-endian uint32. All else is lines of COPY text. PostgreSQL writes a line or row
+once, and those bytes are what apply feeds to COPY. `plan_digest` is the SHA-256 of the head, which holds the SHA-256
+of every stream, so that it binds every byte.
 """
 
 from __future__ import annotations
@@ -30,7 +31,6 @@ import struct
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, Protocol
 
 import zstandard
@@ -43,6 +43,7 @@ PART_BYTES = 4 << 20
 """Lines per part before compression: small enough that a page costs one part, large enough that zstd loses nothing."""
 
 _LEVEL = 1
+_LENGTH = 4
 
 
 class PartSink(Protocol):
@@ -122,11 +123,8 @@ class StreamWriter:
         self._rows += len(lines)
 
     def _block(self, lines: list[bytes]) -> bytes:
-        if not self._types:
-            return b"".join(lines)
-        begin, values = binary.field_count(len(self._types)), binary.NUMBER
-        rows = b"".join([begin + row[values:] for row in lines])
-        return rows + b"".join([row[values - 8 : values] for row in lines])
+        lengths = struct.pack(f"<{len(lines)}I", *map(len, lines)) if self._types else b""
+        return b"".join([*lines, lengths])
 
 
 def write_head(sink: PartSink, head: dict[str, Any]) -> bytes:
@@ -178,19 +176,21 @@ class Plan:
         return list(self.head["streams"].get(stream, {}).get("types", ()))
 
     def lines(self, stream: str) -> Iterator[tuple[bytes, int]]:
-        """What COPY takes, part by part, and how many lines or rows that is. The digest is proven as they pass.
+        """What COPY takes, part by part, and how many lines or rows that is; row numbers stand before all other fields.
+        The digest is proven as they pass.
 
         Raises:
             DataLoss: PLAN_DAMAGED, at the latest after the last part: what was done by then must be undone.
         """
+        width = _LENGTH if self.types(stream) else 0
         for data, rows in self._blocks(stream):
-            yield data[: -8 * rows] if self.types(stream) else data, rows
+            yield data[: len(data) - width * rows], rows
 
-    def lines_with_numbers(self, stream: str) -> Iterator[tuple[bytes, int]]:
-        """The same, each row with its number as the first field, as each line has it anyway."""
-        types = self.types(stream)
+    def rows_without_numbers(self, stream: str) -> Iterator[tuple[bytes, int]]:
+        """The same of a stream in binary format, of the planned fields alone."""
+        begin, values = binary.field_count(len(self.types(stream))), binary.NUMBER
         for data, rows in self._blocks(stream):
-            yield _with_numbers(data, rows, len(types)) if types else data, rows
+            yield b"".join([begin + row[values:] for row in _rows(data, rows)]), rows
 
     def _blocks(self, stream: str) -> Iterator[tuple[bytes, int]]:
         digest = hashlib.sha256()
@@ -217,24 +217,22 @@ class Plan:
     def _split(self, stream: str, data: bytes, rows: int, start: int) -> Iterator[list[str | None]]:
         if not (types := self.types(stream)):
             return map(split_line, data.split(b"\n")[start:rows])
-        readers = [binary.READERS[name] for name in types]
-        numbers = _numbers(data, rows)
-        found = islice(zip(numbers, binary.cut(data, len(data) - 8 * rows), strict=True), start, None)
-        return ([str(number), *binary.cells(row, readers)] for number, row in found)
+        readers = [binary.READERS["int8"], *(binary.READERS[name] for name in types)]
+        return (binary.cells(row, readers) for row in _rows(data, rows, start))
+
+
+def _rows(data: bytes, rows: int, start: int = 0) -> Iterator[bytes]:
+    """The rows of a part, from row `start` on."""
+    lengths = struct.unpack_from(f"<{rows}I", data, len(data) - _LENGTH * rows)
+    at = sum(lengths[:start])
+    for length in lengths[start:]:
+        yield data[at : at + length]
+        at += length
 
 
 def canonical(value: dict[str, Any]) -> bytes:
     """One spelling of a JSON object, so that its digest means its content."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def _numbers(data: bytes, rows: int) -> tuple[int, ...]:
-    return struct.unpack_from(f"!{rows}q", data, len(data) - 8 * rows)
-
-
-def _with_numbers(data: bytes, rows: int, fields: int) -> bytes:
-    begin, found = binary.field_count(fields + 1), binary.cut(data, len(data) - 8 * rows)
-    return b"".join([begin + binary.number(n) + row[2:] for n, row in zip(_numbers(data, rows), found, strict=True)])
 
 
 _ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\"}

@@ -149,7 +149,7 @@ class Rules:
     def _input_errors(self, mapped: MappedColumn, field: Field) -> None:
         secret = mapped.field.secret or field.secret
         text = sql.SQL("d.") + staged_name(mapped)
-        self._staging.run(
+        self._staging.blame(
             sql.SQL(
                 "INSERT INTO {verdicts} SELECT d.{row}, {failed}, {name}, "
                 "coalesce({codes}::jsonb ->> e.sql_error_code, 'INVALID_VALUE'), {message}, {value} "
@@ -179,7 +179,7 @@ class Rules:
         if cut is None:
             return
         secret = mapped.field.secret or field.secret
-        self._staging.run(
+        self._staging.blame(
             sql.SQL("INSERT INTO {} SELECT d.{}, {}, {}, 'TOO_LONG', {}, {} FROM {} d WHERE {}").format(
                 self._staging.verdicts, ROW, sql.Literal(Severity.FAILED.value), sql.Literal(mapped.field.name),
                 sql.Literal(f"found more than a value of {field.storage_type} holds"),

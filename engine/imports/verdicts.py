@@ -31,7 +31,7 @@ class Verdicts:
     ) -> int:
         """A verdict on every good staged row `s` that meets the condition; how many there were."""
         staging = self._staging
-        return staging.run(
+        return staging.blame(
             sql.SQL("INSERT INTO {} SELECT s.{}, {}, {}, {}, {}, {} FROM {} s WHERE {}").format(
                 staging.verdicts,
                 ROW,

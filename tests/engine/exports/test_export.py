@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from engine.errors import FailedPrecondition, InvalidRequest
+from engine.exports.query import GUARDED
 from examples.platform import generate
 
 NOTES = "CREATE TABLE public.notes (id int PRIMARY KEY, note text, amount numeric, tags text[])"
@@ -86,6 +87,30 @@ def test_formula_escape_is_inert_in_a_spreadsheet_and_equal_after_import(made):
     world.sql("TRUNCATE public.notes")
     assert world.load("notes", data, csv={"undo_formula_guard": True}).status == "COMPLETED"
     assert [r[0] for r in world.sql("SELECT note FROM public.notes ORDER BY id")] == FORMULAS
+
+
+def test_the_guard_stands_before_what_its_pattern_names_and_nothing_else(made):
+    world = made(NOTES)
+    marks = [
+        *map(chr, range(1, 0x250)),
+        *map(chr, range(0x2000, 0x2070)),
+        "\u3000",
+        "\ufeff",
+        "＝",
+        "＋",
+        "－",
+        "＠",
+        "Ａ",
+    ]
+    texts = [text for mark in marks for text in (mark, f"{mark}=", f"{mark}x")]
+    world.sql(
+        "INSERT INTO public.notes (id, note) SELECT ordinality, t FROM unnest(%s::text[]) WITH ORDINALITY t", texts
+    )
+
+    _, data = world.export("notes", columns=("note",))
+
+    guarded = world.sql("SELECT CASE WHEN note ~ %s THEN '''' || note ELSE note END FROM public.notes", GUARDED)
+    assert records(data)[1:] == [list(row) for row in guarded]
 
 
 def test_without_the_guard_every_text_is_as_it_is(made):

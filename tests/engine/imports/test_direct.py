@@ -117,13 +117,14 @@ def test_a_sequence_follows(made, straight, sequence, file, following):
     ("table", "options"),
     [
         ("CREATE TABLE public.t (id int PRIMARY KEY, v interval)", {}),
+        ("CREATE TABLE public.t (id int PRIMARY KEY, v text, w gtsvector)", {}),
         ("CREATE TABLE public.t (id int PRIMARY KEY, v text, at timestamptz DEFAULT now())", {}),
         ("CREATE TABLE public.t (id int PRIMARY KEY, v text)", {"on_drift": "SKIP_MOVED"}),
         ("CREATE TABLE public.t (id int PRIMARY KEY, v text); CREATE FUNCTION public.f() RETURNS trigger LANGUAGE"
          " plpgsql AS 'BEGIN RETURN NEW; END'; CREATE TRIGGER f BEFORE INSERT ON public.t FOR EACH ROW EXECUTE FUNCTION"
          " public.f()", {}),
     ],
-    ids=["a type that cannot be told", "a value of the server's", "what has moved is left out", "a trigger"],
+    ids=["a type that cannot be told", "a table that takes only text", "a value of the server's", "what has moved is left out", "a trigger"],
 )  # fmt: skip
 def test_what_has_to_be_looked_at_goes_by_a_temp_table(made, straight, table, options):
     world = made(table)

@@ -19,7 +19,7 @@ TYPES = [
     "timestamptz", "time", "json", "jsonb", "numeric(5,2)", "numeric(5,0)", "numeric(38,20)", "text", "varchar",
     "varchar(3)", "char(5)", "public.mood", "inet",
 ]  # fmt: skip
-BY_TEXT = ["numeric", "bytea", "text[]", "numeric(40,2)"]
+BY_TEXT = ["numeric", "bytea", "text[]", "numeric(40,2)", "gtsvector"]
 
 
 @pytest.fixture
@@ -55,7 +55,10 @@ def certain(field):
 
 def load(connection, table, form, batches):
     connection.execute(sql.SQL("TRUNCATE public.{}").format(sql.Identifier(table)))
-    statement = sql.SQL("COPY public.{} FROM STDIN ({})").format(sql.Identifier(table), sql.SQL(form.options))
+    names = sql.SQL(", ").join(map(sql.Identifier, ["n", *form.sent([f"c{i}" for i in range(len(TYPES))])]))
+    statement = sql.SQL("COPY public.{} ({}) FROM STDIN ({})").format(
+        sql.Identifier(table), names, sql.SQL(form.options)
+    )
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
         copy.write(form.begin())
         for batch in batches:
