@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Any
 
 from psycopg.rows import dict_row
@@ -262,10 +262,14 @@ def _trigger(row: Row) -> Trigger:
 
 
 def _names(tables: list[Row]) -> dict[int, str]:
-    seen: dict[str, int] = defaultdict(int)
+    """Each table's own name where no other has it, else with its schema; quoted where even that is another one's."""
+    plain, qualified = Counter(t["name"] for t in tables), Counter(f"{t['schema']}.{t['name']}" for t in tables)
+    names = {}
     for table in tables:
-        seen[table["name"]] += 1
-    return {t["oid"]: t["name"] if seen[t["name"]] == 1 else f"{t['schema']}.{t['name']}" for t in tables}
+        name = table["name"] if plain[table["name"]] == 1 else f"{table['schema']}.{table['name']}"
+        others = plain[name] + qualified[name] - 1 if name != table["name"] else qualified[name]
+        names[table["oid"]] = f'"{table["schema"]}"."{table["name"]}"' if others else name
+    return names
 
 
 def _rows(connection: Connection, query: str, arguments: dict[str, Any]) -> list[Row]:

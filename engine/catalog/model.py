@@ -45,7 +45,7 @@ class Field:
     comparable: bool = True
     """Whether PostgreSQL can tell two values equal and order them (a default btree operator class)."""
     receives: bool = True
-    """Whether its type has a function that reads COPY's binary format; a table with one that has none takes text only."""
+    """Whether its type has a function that reads COPY's binary format; a table with one that has none takes text."""
     collation: str = ""
     """Qualified and quoted, where it is not the type's own."""
     equality: str = "="

@@ -20,7 +20,6 @@ from engine.db.models import ImportRow, UploadRow
 from engine.db.platform import Connection
 from engine.errors import Aborted, DataInvalid, PlatformNotPrepared
 from engine.faults import fault
-from engine.formats.ahead import ahead
 from engine.formats.base import Reader
 from engine.imports.edges import Edge, Table, read_edges
 from engine.imports.effects import Effects, Origin, new_column
@@ -170,8 +169,7 @@ class Planner:
                 rows = start + target.tally.records
                 run.progress(rows=rows, bytes=target.tally.bytes_read if len(targets) == 1 else None)
 
-            batches = ahead(target.batches(reader))
-            unsure = target.staging.load((judge.judge(batch) for batch in batches), seen)
+            unsure = target.staging.load((judge.judge(batch) for batch in target.batches(reader)), seen)
             done = start + target.tally.records
             run.progress(rows=done, bytes=self._upload.committed_size if target is targets[-1] else None)
             rules.cells(unsure, check=run.check)

@@ -188,8 +188,8 @@ class Imports:
         entity: str = "",
         field: str = "",
     ) -> tuple[Sequence[tuple[int, RowChange]], str]:
-        """One page of what the plan does to rows, each with its place in it; entity by entity, in key order within each
-        kind. Secrets are masked."""
+        """One page of what the plan does to rows, each with its place in it; entity by entity, new rows in the file's
+        order, the others in key order within each kind. Secrets are masked."""
         row = self.get(caller, import_id)
         plan = self._plan(row)
         if plan is None:

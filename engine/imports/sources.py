@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -42,11 +41,9 @@ class _Checked:
 
     def __init__(self, source: ByteSource, check: Callable[[], None]) -> None:
         self._source, self._check = source, check
-        self._thread = threading.get_ident()
 
     def read(self, size: int = -1, /) -> bytes | None:
-        if threading.get_ident() == self._thread:  # a reader's own thread is heard of by its batches
-            self._check()
+        self._check()  # on whatever thread: pyarrow hands on what is raised on its own
         return self._source.read(size)
 
 

@@ -177,9 +177,9 @@ class Staging:
     def load(self, batches: Iterable[Judged], seen: Callable[[Judged], None]) -> frozenset[str]:
         """Copies judged batches in; returns the names of the fields that anything was doubtful about.
 
-        They are judged and encoded on a thread of its own while those before are on their way. The proven go straight
-        through one COPY; the others, few in most files, are kept aside in memory-bounded slices and copied between,
-        since a session can run one COPY at a time.
+        They are read, judged and encoded on a thread of its own while those before are on their way. The proven go
+        straight through one COPY; the others, few in most files, are kept aside in memory-bounded slices and copied
+        between, since a session can run one COPY at a time.
         """
         unsure: set[str] = set()
         aside = _Aside(self)

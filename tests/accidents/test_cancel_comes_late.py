@@ -136,3 +136,17 @@ def test_cancelled_while_loading_and_while_applying(
     assert left_over(large) == (0, 0)
     assert large.sql("SELECT count(*) FROM pg_locks l JOIN pg_class c ON c.oid = l.relation WHERE c.relname = 'things'"
                      " AND l.mode <> 'AccessShareLock'") == [(0,)]  # fmt: skip
+
+
+def test_cancelled_while_new_rows_are_copied_straight_in(large: World, before: object, start_worker: Start) -> None:
+    new = b"id,code,note\n" + b"".join(b"%d,e%d,new %d\n" % (n, n, n) for n in range(2 * ROWS, 4 * ROWS))
+    row = large.plan("things", new)
+    worker = start_worker(large.resources.settings)
+    row = large.apply(large.imports.get(large.caller, row.id), work=False)
+    wait_for_stage(large, row.apply_job_id, "APPLY", worker)
+    time.sleep(0.3)
+    seconds = cancelled(large, row, worker)
+
+    print(f"cancelled in APPLY of new rows after {seconds:.2f} s")
+    assert state(large) == before
+    assert left_over(large) == (0, 0)

@@ -82,6 +82,16 @@ def test_tables_of_one_name_in_two_schemas_bear_their_schema(catalog):
     assert {e.name for e in catalog(schemas="public, other").entities()} >= {"public.none", "other.none", "a"}
 
 
+def test_no_two_tables_bear_one_name(catalog, empty_dsn):
+    with psycopg.connect(empty_dsn, autocommit=True) as connection:
+        connection.execute(
+            'CREATE SCHEMA cd; CREATE TABLE public."cd.t" (a int);'
+            "CREATE TABLE cd.t (b int); CREATE TABLE public.t (c int)"
+        )
+    found = {e.name: e.fields[0].name for e in catalog(schemas="public, cd").entities() if len(e.fields) == 1}
+    assert found | {'"public"."cd.t"': "a", '"cd"."t"': "b", "public.t": "c"} == found
+
+
 def test_groups_names_and_references(catalog):
     found = catalog('[groups.g]\nentities = ["things", "child"]\n[entities.things]\ntable = "public.a"')
 

@@ -124,7 +124,8 @@ def test_a_sequence_follows(made, straight, sequence, file, following):
          " plpgsql AS 'BEGIN RETURN NEW; END'; CREATE TRIGGER f BEFORE INSERT ON public.t FOR EACH ROW EXECUTE FUNCTION"
          " public.f()", {}),
     ],
-    ids=["a type that cannot be told", "a table that takes only text", "a value of the server's", "what has moved is left out", "a trigger"],
+    ids=["a type that cannot be told", "a table that takes only text", "a value of the server's",
+         "what has moved is left out", "a trigger"],
 )  # fmt: skip
 def test_what_has_to_be_looked_at_goes_by_a_temp_table(made, straight, table, options):
     world = made(table)
