@@ -76,7 +76,8 @@ class Applier:
             entries = self._entries(catalog)
             self._direct = goes_direct(entries, self._options.on_drift)
             apart = (".ERRORS", ".INSERT") if self._direct else (".ERRORS",)
-            run.stage("LOAD", rows=sum(plan.rows(s) for s in plan.head["streams"] if not s.endswith(apart)))
+            if loads := sum(plan.rows(s) for s in plan.head["streams"] if not s.endswith(apart)):
+                run.stage("LOAD", rows=loads)
             load(run, connection, entries, but=self._direct)
             self._load_lookups(connection, catalog, entries)
             reactions = Reactions(run, connection, catalog, self._plan, entries)
