@@ -23,6 +23,7 @@ from engine.faults import fault
 from engine.formats.base import Reader
 from engine.imports.edges import Edge, Table, read_edges
 from engine.imports.effects import Effects, Origin, new_column
+from engine.imports.fill import fill
 from engine.imports.fingerprints import new_seed
 from engine.imports.model import FieldMapping, ImportOptions, ImportType
 from engine.imports.planwrite import Planned, PlanWriter
@@ -169,7 +170,7 @@ class Planner:
                 rows = start + target.tally.records
                 run.progress(rows=rows, bytes=target.tally.bytes_read if len(targets) == 1 else None)
 
-            unsure = target.staging.load((judge.judge(batch) for batch in target.batches(reader)), seen)
+            unsure = fill(target.staging, (judge.judge(batch) for batch in target.batches(reader)), seen)
             done = start + target.tally.records
             run.progress(rows=done, bytes=self._upload.committed_size if target is targets[-1] else None)
             rules.cells(unsure, check=run.check)

@@ -8,29 +8,22 @@ nothing. A number in their names keeps the entities of a bundle apart.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 
-import psycopg
-import pyarrow as pa
 from psycopg import sql
 
 from engine.catalog import Entity, Field, ForeignKey, UniqueKey
-from engine.db.copy import write_copy
 from engine.db.platform import Connection
-from engine.formats.ahead import ahead
-from engine.imports.encode import BinaryForm, CsvForm, form_of
 from engine.imports.mapping import Columns, MappedColumn
 from engine.imports.model import ImportType
 from engine.imports.sqltext import ROW, Temp, all_of, creation, equal, joined, typed
-from engine.imports.validate import Judged
 
 OWN_COLUMNS = frozenset({"#row", "#print", "#shown", "#first", "#round", "#action", "#constraint", "#at"})
 """What stands beside a table's own columns in temp tables; lookups' `#l0` … and old values' `#o0` … do too."""
 
 
 class Staging:
-    """Makes the tables of one entity and fills them; `rules` and its neighbours judge what is in them."""
+    """Makes the tables of one entity; `fill` fills them, `rules` and its neighbours judge what is in them."""
 
     def __init__(
         self,
@@ -172,61 +165,7 @@ class Staging:
         wanted = {c for columns in sets if self.touches(columns) for c in columns} - set(self.touched)
         return tuple(f.column for f in self.entity.stored if f.column in wanted & stored)
 
-    # --- filling
-
-    def load(self, batches: Iterable[Judged], seen: Callable[[Judged], None]) -> frozenset[str]:
-        """Copies judged batches in; returns the names of the fields that anything was doubtful about.
-
-        They are read, judged and encoded on a thread of its own while those before are on their way. The proven go
-        straight through one COPY; the others, few in most files, are kept aside in memory-bounded slices and copied
-        between, since a session can run one COPY at a time.
-        """
-        unsure: set[str] = set()
-        aside = _Aside(self)
-        form = self._form()
-        every = joined([ROW, *map(staged_name, self.columns.mapped)])
-        names = joined([ROW, *map(staged_name, form.sent(self.columns.mapped))])
-        encoded = ahead((judged, form.encode(judged.proven)) for judged in batches)
-        more = True
-        while more:
-            with self.copy(self.staged, names, form) as copy:
-                more = False
-                for judged, rows in encoded:
-                    seen(judged)
-                    unsure |= judged.unsure
-                    aside.keep(judged)
-                    write_copy(copy, rows)
-                    if aside.full:
-                        more = True
-                        break
-            aside.flush(every)
-        compared = joined(map(sql.Identifier, self._compared()))
-        self.run(sql.SQL("ANALYZE {} ({})").format(self.staged, compared))
-        for table in (self.doubtful, self.verdicts):
-            self.run(sql.SQL("ANALYZE {}").format(table))
-        return frozenset(unsure)
-
-    def _form(self) -> BinaryForm | CsvForm:
-        others = [*(field for field, _ in self.columns.constants), *(self.entity.column(c) for c in self.filled)]
-        others += [m.field for m in self.columns.mapped]
-        if not all(field.receives for field in others):  # COPY asks for every column of its table
-            return CSV
-        return form_of([m.read_as for m in self.columns.mapped])
-
-    def _compared(self) -> list[str]:
-        """The columns of `staged` that joins go by; to look at all of 1,000,000 users' took 0.2 s more."""
-        sets = [self.key, *(key.columns for key in self.entity.unique), *(r.columns for r in self.entity.references)]
-        sets += [r.target_columns for r in self.entity.references if self.is_target(r)]
-        there = {f.column for f in self.columns.planned} | set(self.filled)
-        return ["#row", *sorted(there & {c for columns in sets for c in columns})]
-
-    @contextmanager
-    def copy(self, table: sql.Composable, names: sql.Composable, form: BinaryForm | CsvForm) -> Iterator[psycopg.Copy]:
-        statement = sql.SQL("COPY {} ({}) FROM STDIN ({})").format(table, names, sql.SQL(form.options))
-        with self.connection.cursor() as cursor, cursor.copy(statement) as copy:
-            write_copy(copy, form.begin())
-            yield copy
-            write_copy(copy, form.end())
+    # --- reading cells
 
     def typed(self, mapped: MappedColumn) -> sql.Composed:
         """A doubtful cell as a value of its type, read by the type's input function.
@@ -301,44 +240,7 @@ class Staging:
         return self.connection.execute(query).rowcount
 
 
-CSV = CsvForm()
-
 _VERDICT = ("row bigint", "severity text", "field text", "code text", "message text", "value text")
-
-
-class _Aside:
-    """Doubtful rows and verdicts that wait until the session's COPY of proven rows may be interrupted."""
-
-    LIMIT = 8 << 20
-
-    def __init__(self, staging: Staging) -> None:
-        self._staging = staging
-        self._doubtful: list[pa.RecordBatch] = []
-        self._verdicts: list[pa.RecordBatch] = []
-        self._bytes = 0
-
-    def keep(self, judged: Judged) -> None:
-        for kept, batch in ((self._doubtful, judged.doubtful), (self._verdicts, judged.verdicts)):
-            if batch.num_rows:
-                kept.append(batch)
-                self._bytes += batch.nbytes
-
-    @property
-    def full(self) -> bool:
-        return self._bytes > self.LIMIT
-
-    def flush(self, names: sql.Composable) -> None:
-        staging, verdict = self._staging, sql.SQL("row, severity, field, code, message, value")
-        tables = ((staging.doubtful, names, self._doubtful), (staging.verdicts, verdict, self._verdicts))
-        for table, columns, batches in tables:
-            if batches:
-                with staging.copy(table, columns, CSV) as copy:
-                    for batch in batches:
-                        write_copy(copy, CSV.encode(batch))
-        staging.faulty = staging.faulty or bool(self._verdicts)
-        for _, _, batches in tables:
-            batches.clear()
-        self._bytes = 0
 
 
 def staged_name(mapped: MappedColumn) -> sql.Identifier:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator
-from typing import cast
 
 import pytest
 
@@ -35,7 +33,7 @@ def test_an_error_comes_where_its_item_would():
 
 
 def test_one_that_is_left_ends_its_thread():
-    items = cast(Generator[int, None, None], ahead(numbers(5)))
+    items = ahead(numbers(5))
     assert next(items) == 0
     items.close()
     assert threads() == []

@@ -12,8 +12,8 @@ from engine.errors import PermissionDenied
 from engine.exports.run import ExportHandler
 from engine.exports.states import ExportStatus, move
 from engine.imports.changes import Budget
+from engine.imports.fill import fill
 from engine.imports.model import Severity
-from engine.imports.staging import Staging
 from engine.jobs.interrupts import LeaseLost
 from engine.jobs.registry import handlers
 from engine.jobs.runner import Runner
@@ -176,16 +176,15 @@ def test_a_referenced_table_cannot_be_rewritten_under_the_plan(made, monkeypatch
         f"CREATE TABLE public.kinds (k text PRIMARY KEY); {PLAIN};"
         "ALTER TABLE public.a ADD k text REFERENCES public.kinds; INSERT INTO public.kinds VALUES ('x')"
     )
-    load = Staging.load
 
-    def with_truncate(self, batches, seen):
+    def with_truncate(staging, batches, seen):
         with psycopg.connect(world.resources.platform.dsn, autocommit=True) as other:
             other.execute("SET lock_timeout = '300ms'")
             with pytest.raises(psycopg.errors.LockNotAvailable):
                 other.execute("TRUNCATE public.kinds CASCADE")
-        return load(self, batches, seen)
+        return fill(staging, batches, seen)
 
-    monkeypatch.setattr(Staging, "load", with_truncate)
+    monkeypatch.setattr("engine.imports.plan.fill", with_truncate)
     assert world.plan("a", b"id,k\n1,x\n").plan_summary["counts"]["insert"] == 1
 
 
