@@ -79,9 +79,22 @@ ORDER BY a.attrelid, a.attnum
 """
 
 _UNIQUE = """
+WITH equality AS MATERIALIZED (
+    SELECT oc.oid AS class, oc.opcdefault AS standard, oc.opcintype AS type, ao.amopopr AS operator
+    FROM pg_opclass oc JOIN pg_am am ON am.oid = oc.opcmethod AND am.amname = 'btree'
+    JOIN pg_amop ao ON ao.amopfamily = oc.opcfamily AND ao.amopstrategy = 3
+      AND ao.amoplefttype = oc.opcintype AND ao.amoprighttype = oc.opcintype
+)
 SELECT i.indrelid AS relation, c.relname AS name, i.indisprimary AS primary, i.indimmediate AS immediate,
        i.indpred IS NOT NULL AS partial, i.indexprs IS NOT NULL AS on_expressions, i.indisvalid AS valid,
        NOT i.indnullsnotdistinct AS nulls_distinct, i.indisexclusion AS overlaps,
+       EXISTS (SELECT FROM unnest(i.indclass::oid[], i.indcollation::oid[], i.indkey::int2[]) k (class, coll, attnum)
+               JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+               JOIN equality mine ON mine.class = k.class
+               WHERE NOT EXISTS (SELECT FROM equality d
+                                 WHERE d.standard AND d.type = mine.type AND d.operator = mine.operator)
+                  OR k.coll <> a.attcollation AND EXISTS (SELECT FROM pg_collation co
+                      WHERE co.oid IN (k.coll, a.attcollation) AND NOT co.collisdeterministic)) AS own_equality,
        ARRAY(SELECT a.attname::text FROM unnest(i.indkey[0:i.indnkeyatts - 1]) WITH ORDINALITY k(attnum, n)
              JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum ORDER BY k.n) AS columns
 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
@@ -106,9 +119,16 @@ ORDER BY k.conrelid, k.conname
 """
 
 _TRIGGERS = """
-SELECT t.tgrelid AS relation, t.tgname AS name, t.tgtype::int AS type, t.tgenabled AS enabled
-FROM pg_trigger t WHERE t.tgrelid = ANY(%(oids)s) AND NOT t.tgisinternal
-ORDER BY t.tgrelid, t.tgname
+WITH RECURSIVE tree (root, oid) AS (
+    SELECT o, o FROM unnest(%(oids)s::oid[]) o
+    UNION ALL
+    SELECT t.root, i.inhrelid FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid
+    JOIN pg_class c ON c.oid = i.inhrelid AND c.relispartition
+)
+SELECT tree.root AS relation, t.tgname AS name, t.tgtype::int AS type, t.tgenabled AS enabled
+FROM tree JOIN pg_trigger t ON t.tgrelid = tree.oid
+WHERE NOT t.tgisinternal AND t.tgparentid = 0 -- a partition's copies of its table's triggers apart
+ORDER BY tree.root, t.tgname, t.tgrelid
 """
 
 _ACTIONS = {"a": "NO ACTION", "r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
@@ -176,7 +196,7 @@ def _entity(
             deferrable=not row["immediate"],
         )
         for row in unique
-        if not row["on_expressions"]
+        if not row["on_expressions"] and not row["own_equality"]
     )
     return Entity(
         name=name,
@@ -186,7 +206,7 @@ def _entity(
         key=_key(keys),
         unique=keys,
         expression_keys=(
-            *(row["name"] for row in unique if row["on_expressions"] or row["overlaps"]),
+            *(r["name"] for r in unique if r["on_expressions"] or r["overlaps"] or r["own_equality"]),
             *(row["name"] for row in constraints if row["kind"] == "x"),
         ),
         references=tuple(_reference(row) for row in constraints if row["kind"] == "f"),

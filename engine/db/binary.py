@@ -190,6 +190,9 @@ def _timestamp(zone: str) -> Reader:
     return read
 
 
+ENUM = "enum"
+"""Stands for any enum in READERS."""
+
 READERS: dict[str, Reader] = {
     "bool": lambda data: "t" if data[0] else "f",
     "int2": _integer(_INT2),
@@ -211,6 +214,6 @@ READERS: dict[str, Reader] = {
     "time": lambda data: _clock(_INT8.unpack(data)[0]),
     "timestamp": _timestamp(""),
     "timestamptz": _timestamp("+00"),
-    "enum": _text,
+    ENUM: _text,
 }
-"""By `pg_type.typname` of the type behind domains, `enum` for any enum; in a session whose time zone is UTC."""
+"""By `pg_type.typname` of the type behind domains, ENUM for any enum; in a session whose time zone is UTC."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,7 +19,6 @@ from engine.catalog import Field
 from engine.db.binary import HEADER, TRAILER
 from engine.imports import proof
 
-T = TypeVar("T")
 Cast = Callable[[pa.StringArray], pa.Array]
 
 MOST_DIGITS = 38
@@ -35,10 +33,6 @@ class CsvForm:
 
     options = "FORMAT csv"
 
-    def sent(self, columns: Sequence[T]) -> list[T]:
-        """What of one thing a field stands for a column of the COPY."""
-        return list(columns)
-
     def begin(self) -> bytes:
         return b""
 
@@ -52,19 +46,12 @@ class CsvForm:
 
 
 class BinaryForm:
-    """Record batches of a row number and proven cells as COPY's binary format. A field of which nothing but NULL is
-    certain is left out."""
+    """Record batches of a row number and proven cells as COPY's binary format."""
 
     options = "FORMAT binary"
 
-    def __init__(self, casts: Sequence[Cast | None]) -> None:
-        """Args:
-        casts: of every field; None for those to leave out.
-        """
+    def __init__(self, casts: Sequence[Cast]) -> None:
         self._casts = casts
-
-    def sent(self, columns: Sequence[T]) -> list[T]:
-        return [column for column, cast in zip(columns, self._casts, strict=True) if cast is not None]
 
     def begin(self) -> bytes:
         return HEADER
@@ -73,9 +60,8 @@ class BinaryForm:
         return TRAILER
 
     def encode(self, batch: pa.RecordBatch) -> bytes:
-        pairs = zip(self._casts, batch.columns[1:], strict=True)
-        columns = [batch.column(0), *(cast(cells) for cast, cells in pairs if cast is not None)]
-        typed = pa.RecordBatch.from_arrays(columns, names=[str(n) for n in range(len(columns))])
+        cells = [cast(column) for cast, column in zip(self._casts, batch.columns[1:], strict=True)]
+        typed = pa.RecordBatch.from_arrays([batch.column(0), *cells], names=[str(n) for n in range(len(cells) + 1)])
         encoder = ArrowToPostgresBinaryEncoder(typed.schema)  # one a batch: it holds rows back until its end
         encoder.write_header()
         rows = encoder.write_batch(typed) + encoder.finish()
@@ -84,21 +70,16 @@ class BinaryForm:
 
 def form_of(fields: Sequence[Field]) -> BinaryForm | CsvForm:
     """The form that proven cells of these fields can be sent in."""
-    if not all(field.receives for field in fields):
-        return CsvForm()
-    casts = [_cast(field) if _something_certain(field) else None for field in fields]
-    lacking = [f for f, cast in zip(fields, casts, strict=True) if cast is None and _something_certain(f)]
-    return CsvForm() if lacking else BinaryForm(casts)
-
-
-def _something_certain(field: Field) -> bool:
-    known = proof.always_valid(field) or proof.longest(field) is not None or field.labels
-    return bool(known) or proof.pattern(field) is not None
+    casts = [_cast(field) if field.receives else None for field in fields]
+    found = [cast for cast in casts if cast is not None]
+    return BinaryForm(found) if len(found) == len(casts) else CsvForm()
 
 
 def _cast(field: Field) -> Cast | None:
     if proof.always_valid(field) or proof.longest(field) is not None or field.labels:
         return _same
+    if proof.pattern(field) is None:
+        return _same  # nothing but NULL is certain
     if field.base == "numeric":
         return _decimal(field.modifier)
     return _CASTS.get(field.base)

@@ -27,9 +27,8 @@ def fill(staging: Staging, batches: Iterable[Judged], seen: Callable[[Judged], N
     session can run one COPY at a time.
     """
     unsure: set[str] = set()
-    aside, form, mapped = _Aside(staging), _form(staging), staging.columns.mapped
-    every = joined([ROW, *map(staged_name, mapped)])
-    names = joined([ROW, *map(staged_name, form.sent(mapped))])
+    aside, form = _Aside(staging), _form(staging)
+    names = joined([ROW, *map(staged_name, staging.columns.mapped)])
     with closing(ahead((judged, form.encode(judged.proven)) for judged in batches)) as encoded:
         more = True
         while more:
@@ -43,7 +42,7 @@ def fill(staging: Staging, batches: Iterable[Judged], seen: Callable[[Judged], N
                     if aside.full:
                         more = True
                         break
-            aside.flush(every)
+            aside.flush(names)
     staging.run(sql.SQL("ANALYZE {} ({})").format(staging.staged, joined(map(sql.Identifier, _compared(staging)))))
     for table in (staging.doubtful, staging.verdicts):
         staging.run(sql.SQL("ANALYZE {}").format(table))

@@ -18,7 +18,7 @@ from engine.access import Caller
 from engine.catalog import Catalog, Entity
 from engine.db.models import ImportRow, UploadRow
 from engine.db.platform import Connection
-from engine.errors import Aborted, DataInvalid, PlatformNotPrepared
+from engine.errors import Aborted, DataInvalid, FailedPrecondition, PlatformNotPrepared
 from engine.faults import fault
 from engine.formats.base import Reader
 from engine.imports.edges import Edge, Table, read_edges
@@ -83,7 +83,7 @@ class Planner:
                 effects = self._effects(connection, catalog, targets)
             connection.isolation_level, connection.read_only = IsolationLevel.REPEATABLE_READ, True
             # undone at its end: READ ONLY lets a check's function call pg_notify, which a COMMIT would send
-            with connection.transaction(force_rollback=True):
+            with _rows_that_fit(), connection.transaction(force_rollback=True):
                 connection.execute(_lock_what_is_read([t.entity for t in targets], catalog, effects))
                 catalog = self._same_catalog(connection, targets)
                 rules = self._load(targets, readers)
@@ -287,6 +287,23 @@ def _temp_tables(connection: Connection) -> Iterator[None]:
             " event trigger that refuses them; `dataops-admin doctor` says which it is",
             reason="PLATFORM_NOT_PREPARED",
             metadata={"sql": grant},
+        ) from None
+
+
+@contextmanager
+def _rows_that_fit() -> Iterator[None]:
+    """A temp table's row has its number beside the file's fields, and no more room on a page than the table's.
+
+    Raises:
+        FailedPrecondition: ENTITY_NOT_IMPORTABLE.
+    """
+    try:
+        yield
+    except psycopg.errors.ProgramLimitExceeded:
+        raise FailedPrecondition(
+            "file: found a row too wide to be kept with its number; expected both to fit on a page of 8,160 bytes:"
+            " import fewer columns at once",
+            reason="ENTITY_NOT_IMPORTABLE",
         ) from None
 
 

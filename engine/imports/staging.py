@@ -208,6 +208,12 @@ class Staging:
             return sql.SQL("true")
         return sql.SQL("NOT EXISTS (SELECT FROM {} v WHERE v.row = {}.{})").format(self.verdicts, sql.SQL(alias), ROW)
 
+    @property
+    def in_order(self) -> bool:
+        """Whether a scan for new rows comes to them as they stand in the file: nothing has moved them, and no list has
+        to be looked into, which may be joined in any order."""
+        return not (self.shuffled or self.faulty or self.matches)
+
     def new(self) -> sql.Composable:
         """The staged row `s` is good, and a new row of the table."""
         return all_of(self.good(), sql.SQL("NOT ") + self.is_matched() if self.matches else None)

@@ -55,10 +55,7 @@ def certain(field):
 
 def load(connection, table, form, batches):
     connection.execute(sql.SQL("TRUNCATE public.{}").format(sql.Identifier(table)))
-    names = sql.SQL(", ").join(map(sql.Identifier, ["n", *form.sent([f"c{i}" for i in range(len(TYPES))])]))
-    statement = sql.SQL("COPY public.{} ({}) FROM STDIN ({})").format(
-        sql.Identifier(table), names, sql.SQL(form.options)
-    )
+    statement = sql.SQL("COPY public.{} FROM STDIN ({})").format(sql.Identifier(table), sql.SQL(form.options))
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
         copy.write(form.begin())
         for batch in batches:

@@ -8,6 +8,7 @@ import zipfile
 
 import pytest
 
+from engine.paging import Paging
 from tests.engine.exports.kit import export
 
 
@@ -127,3 +128,75 @@ def test_a_type_that_is_called_like_one_of_postgresqls_own_is_not_taken_for_it(m
 
     assert [(e.row, e.field, e.code) for e in world.errors(row)] == [(2, "v", "INVALID_VALUE")]
     assert world.sql("SELECT id, v::text FROM public.a") == [(2, "(x)")]
+
+
+@pytest.mark.parametrize(
+    ("columns", "cell", "shown"),
+    [("(a int, b text)", b'"(200,yy)"', "(200,yy)"), ("(a int)", b"(1)", "(1)")],
+)
+def test_a_composite_type_that_is_called_enum_is_shown(made, columns, cell, shown):
+    world = made(f'CREATE TYPE public."enum" AS {columns}; CREATE TABLE public.t (id int PRIMARY KEY, v public."enum")')
+    row = world.plan("t", b"id,v\n1," + cell + b"\n")
+    changes = [c for _, c in world.imports.changes(world.caller, row.id, Paging(50, "", "t"))[0]]
+
+    assert [f.new for f in changes[0].fields] == ["1", shown]
+
+
+def test_a_trigger_of_one_partition_is_told(made):
+    world = made(
+        "CREATE TABLE public.t (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);"
+        "CREATE TABLE public.t1 PARTITION OF public.t FOR VALUES FROM (0) TO (100);"
+        "CREATE FUNCTION public.f() RETURNS trigger LANGUAGE plpgsql"
+        " AS 'BEGIN NEW.v := NEW.v || ''!''; RETURN NEW; END';"
+        "CREATE TRIGGER f BEFORE INSERT ON public.t1 FOR EACH ROW EXECUTE FUNCTION public.f()"
+    )
+    row = world.load("t", b"id,v\n1,a\n2,b\n")
+
+    assert world.sql("SELECT v FROM public.t ORDER BY id") == [("a!",), ("b!",)]
+    assert row.report["changed_by_trigger"] == 2
+
+
+def test_a_row_that_fills_its_page_is_refused_by_name(made):
+    names = [f"c{i}" for i in range(1_017)]
+    world = made(f"CREATE TABLE public.t ({', '.join(f'{n} bigint' for n in names)})")
+    row = world.plan("t", f"{','.join(names)}\n{','.join('1' * len(names))}\n".encode())
+
+    assert world.reason(row) == "ENTITY_NOT_IMPORTABLE"
+
+
+FOLDED = "".join(
+    f"CREATE FUNCTION public.{name}(text, text) RETURNS bool LANGUAGE sql IMMUTABLE STRICT AS"
+    f" 'SELECT lower($1) {sign} lower($2)';"
+    f"CREATE OPERATOR public.{operator} (LEFTARG = text, RIGHTARG = text, FUNCTION = public.{name});"
+    for name, sign, operator in [
+        ("lt", "<", "<<<"), ("le", "<=", "<<<="), ("eq", "=", "==="), ("ge", ">=", ">>>="), ("gt", ">", ">>>"),
+    ]
+) + (
+    "CREATE FUNCTION public.cmp(text, text) RETURNS int LANGUAGE sql IMMUTABLE STRICT AS"
+    " 'SELECT bttextcmp(lower($1), lower($2))';"
+    "CREATE OPERATOR CLASS public.folded FOR TYPE text USING btree AS OPERATOR 1 public.<<<, OPERATOR 2 public.<<<=,"
+    " OPERATOR 3 public.===, OPERATOR 4 public.>>>=, OPERATOR 5 public.>>>, FUNCTION 1 public.cmp(text, text);"
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("on_refused", "outcome"), [("SKIP", ("COMPLETED", "None")), ("ABORT", ("ROLLED_BACK", "ROW_REFUSED"))]
+)
+def test_a_unique_index_whose_equality_is_another_is_judged_by_the_table(made, on_refused, outcome):
+    world = made(
+        f"{FOLDED} CREATE TABLE public.t (id int PRIMARY KEY, v text);"
+        "CREATE UNIQUE INDEX once ON public.t (v public.folded)"
+    )
+    row = world.load("t", b"id,v\n1,a\n2,A\n3,b\n", on_refused=on_refused)
+
+    assert (row.status, world.reason(row)) == outcome
+
+
+def test_a_unique_index_for_patterns_is_judged_by_the_plan(made):
+    world = made(
+        "CREATE TABLE public.t (id int PRIMARY KEY, v text);"
+        'CREATE UNIQUE INDEX once ON public.t (v text_pattern_ops); CREATE UNIQUE INDEX c ON public.t (v COLLATE "C")'
+    )
+    row = world.plan("t", b"id,v\n1,a\n2,a\n")
+
+    assert [e.code for e in world.errors(row)] == ["UNIQUE_IN_FILE"]
