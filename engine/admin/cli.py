@@ -25,7 +25,6 @@ from engine.config import Settings, load_settings
 from engine.db import migrate
 from engine.db.database import Database
 from engine.errors import DataOpsError, NotFound, PlatformNotPrepared
-from engine.jobs.fence import prepare_sql
 from engine.paging import MAX_SIZE, Paging
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Operate a DataOps installation.")
@@ -77,7 +76,7 @@ def prepare(
         role = role or preparing.service_role(settings)
         dsn = dsn or settings.platform_dsn
     if sql:
-        typer.echo(prepare_sql(role), nl=False)
+        typer.echo(preparing.sql_for_owner(role), nl=False)
         return
     try:
         made = preparing.prepare(dsn, role)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy.exc import ArgumentError
 
 from engine.config import Settings
 from engine.db.database import libpq_dsn
 from engine.db.platform import Connection, Platform
-from engine.errors import NotFound, PlatformNotPrepared
+from engine.errors import InvalidRequest, NotFound, PlatformNotPrepared
 from engine.jobs.fence import PREPARE_LOCK, TABLE_RIGHTS, WORK_SCHEMA_SQL, prepare_sql, temporary_sql
 
 _THERE = """
@@ -50,9 +51,10 @@ def prepare(dsn: str, role: str) -> list[str]:
     Raises:
         PlatformNotPrepared: PLATFORM_NOT_PREPARED, where that login may not; `sql` of the metadata is for who may.
         NotFound: PLATFORM_ROLE_UNKNOWN.
+        InvalidRequest: CONFIG_INVALID for a DSN that is none.
         Unavailable: PLATFORM_UNREACHABLE; FailedPrecondition: PLATFORM_TOO_OLD, POOLER_REFUSED.
     """
-    with Platform(dsn).connect("prepare", autocommit=True) as connection:
+    with _platform(dsn).connect("prepare", autocommit=True) as connection:
         if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)).fetchone():
             raise NotFound(f"role: found no {role!r} in the platform's server", reason="PLATFORM_ROLE_UNKNOWN")
         try:
@@ -69,6 +71,20 @@ def prepare(dsn: str, role: str) -> list[str]:
                 metadata={"sql": _all_sql(connection, role)},
             ) from None
     return made
+
+
+def _platform(dsn: str) -> Platform:
+    try:
+        return Platform(dsn)
+    except ArgumentError:
+        raise InvalidRequest("dsn: expected postgresql://user@host:port/database", reason="CONFIG_INVALID") from None
+
+
+def sql_for_owner(role: str) -> str:
+    """All that may be needed, for whoever owns the database that it is run in; it may be run again."""
+    literal = sql.Literal(role).as_string(None)
+    temporary = f"format('GRANT TEMPORARY ON DATABASE %I TO %I', current_database(), {literal})"
+    return prepare_sql(role) + f"DO $$ BEGIN EXECUTE {temporary}; END $$;\n"
 
 
 def _make(connection: Connection) -> list[str]:

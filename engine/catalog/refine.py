@@ -103,14 +103,20 @@ def refine(entities: list[Entity], rules: CatalogFile) -> tuple[list[Entity], li
     by_name = {e.name: e for e in entities}
     excluded = [_known(by_table, table, "exclude.tables") for table in rules.exclude.tables]
     renamed: dict[str, str] = {}
-    refined: dict[str, Entity] = {e.name: e for e in entities if e not in excluded}
     for name, rule in rules.entities.items():
         found = by_table.get(rule.table) if rule.table else by_name.get(name)
         if found is None:
             raise _wrong(f"entities.{name}", rule.table or name, "a table of the configured schemas")
-        refined.pop(found.name, None)
+        if found.name in renamed:  # two entities of one table: what is secret in one would leave through the other
+            expected = f"another table than that of entities.{renamed[found.name]}"
+            raise _wrong(f"entities.{name}", rule.table or name, expected)
         renamed[found.name] = name
-        refined[name] = replace(found, name=name)
+    refined: dict[str, Entity] = {}
+    for entity in (e for e in entities if e not in excluded):
+        name = renamed.get(entity.name, entity.name)
+        if name in refined:
+            raise _wrong(f"entities.{name}", name, "a name that no other table has")
+        refined[name] = replace(entity, name=name)
     groups = _groups(rules, refined)
     result = [_with_rule(e, rules.entities.get(e.name, EntityRule()), groups.get(e.name, "")) for e in refined.values()]
     result = [replace(e, referenced_by=tuple(sorted(renamed.get(r, r) for r in e.referenced_by))) for e in result]

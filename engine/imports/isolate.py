@@ -178,8 +178,7 @@ class Isolation:
             code, message = REFUSED, f"{error}"
             if isinstance(error, psycopg.Error):
                 name = error.diag.constraint_name
-                trigger = f"a trigger or function refused it, SQLSTATE {error.sqlstate}"
-                message = f"the constraint {name} refused it" if name else trigger
+                message = f"the constraint {name} refused it" if name else _unnamed(entry, error)
                 if isinstance(error, psycopg.errors.ForeignKeyViolation) and self._parent_left_out(one):
                     code, message = PARENT_SKIPPED, "the row of the file that it refers to was left out"
                 elif not self._said and (moved := self._stale(entry, error)) is not None:
@@ -282,6 +281,12 @@ class Isolation:
                     continue
                 if set(reference.columns) <= set(known) and set(reference.target_columns) <= set(parent.columns):
                     yield reference, parent
+
+
+def _unnamed(entry: Loaded, error: psycopg.Error) -> str:
+    if entry.entity.partitioned and isinstance(error, psycopg.errors.CheckViolation):
+        return "no partition takes it"
+    return f"a trigger or function refused it, SQLSTATE {error.sqlstate}"
 
 
 def _delete_refused(entry: Loaded, error: str | psycopg.Error) -> FailedPrecondition:

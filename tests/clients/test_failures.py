@@ -61,8 +61,12 @@ def test_the_servers_words_become_the_commands(reason: str, message: str, said: 
     ("error", "said"),
     [
         (
-            _failed("ROW_REFUSED", "m"),
+            _failed("KEY_UNREADABLE", "m"),
             f"import {IMPORT_ID}, job {JOB_ID}: dataops imports errors {IMPORT_ID} lists the rows",
+        ),
+        (
+            _failed("ROW_REFUSED", "m"),
+            f"import {IMPORT_ID}, job {JOB_ID}: with --on-refused skip such rows are found, listed and left out",
         ),
         (
             _failed("WORKER_LOST", "m", retryable=True),

@@ -10,6 +10,7 @@ from engine.admin.doctor.look import Look
 from engine.admin.doctor.report import Report
 from engine.catalog import Entity
 from engine.exports.request import not_exportable
+from engine.imports.mapping import REJECT_COLUMNS
 from engine.imports.targets import MOST_TOUCHED, not_importable
 
 _OTHERS = """
@@ -99,6 +100,11 @@ def check_columns(look: Look) -> Iterator[Finding]:
             means = f"an UPSERT or REPLACE that fills more than {MOST_TOUCHED} of them is refused"
             found = f"{len(entity.stored):,} columns"
             yield Finding("columns", Severity.NOTICE, look.table(entity), found, means)
+        if named := [f.name for f in entity.fields if f.name in REJECT_COLUMNS]:
+            means = (
+                "a file's column of that name is a reject file's own: rename it and map it; bundles do not come back"
+            )
+            yield Finding("columns", Severity.NOTICE, look.table(entity), f"a column named {some(named)}", means)
         if not entity.refused and (hidden := not_exportable(entity)):
             means = "an export is refused; imports work"
             yield Finding("columns", Severity.NOTICE, look.table(entity), hidden, means, refused=(EXPORT,))

@@ -8,7 +8,7 @@ from typer.testing import CliRunner, Result
 
 from engine.admin.cli import app
 from engine.admin.prepare import prepare
-from engine.errors import NotFound
+from engine.errors import InvalidRequest, NotFound
 from engine.jobs.fence import temporary_sql
 from tests.engine.admin.kit import Site
 
@@ -70,6 +70,20 @@ def test_the_sql_alone_asks_neither_a_setting_nor_a_database(monkeypatch: pytest
 def test_the_sql_alone_is_for_the_login_of_the_setting_and_makes_nothing(installed: Site) -> None:
     assert f'TO "{installed.role}";' in run("prepare", "--sql").stdout
     assert installed.owner(SCHEMA) == [(0,)]
+
+
+def test_the_sql_alone_gives_all_that_is_needed(installed: Site) -> None:
+    installed.owner(f"REVOKE TEMPORARY ON DATABASE {database(installed)} FROM PUBLIC")
+    installed.owner(run("prepare", "--sql").stdout)
+
+    assert run("prepare").stdout.startswith("nothing to do")
+
+
+@pytest.mark.parametrize("dsn", ["garbage", "host=127.0.0.1 dbname=odd user=postgres"])
+def test_a_login_that_is_no_dsn_is_refused_by_name(dsn: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        prepare(dsn, "svc")
+    assert caught.value.reason == "CONFIG_INVALID"
 
 
 def test_a_half_prepared_database_is_completed(site: Site) -> None:

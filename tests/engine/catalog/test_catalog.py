@@ -82,6 +82,26 @@ def test_tables_of_one_name_in_two_schemas_bear_their_schema(catalog):
     assert {e.name for e in catalog(schemas="public, other").entities()} >= {"public.none", "other.none", "a"}
 
 
+@pytest.mark.parametrize(
+    "rules",
+    [
+        '[entities.p]\ntable = "public.a"\n[entities.q]\ntable = "public.a"',
+        '[entities.a]\n[entities.q]\ntable = "public.a"',
+        '[entities.child]\ntable = "public.a"',
+    ],
+    ids=["two new names", "its own and another", "another table's name"],
+)
+def test_a_table_has_one_entity_and_an_entity_one_table(catalog, rules):
+    with pytest.raises(InvalidRequest) as caught:
+        catalog(rules)
+    assert caught.value.reason == "CATALOG_FILE_INVALID"
+
+
+def test_two_tables_may_exchange_their_names(catalog):
+    found = catalog('[entities.child]\ntable = "public.a"\n[entities.a]\ntable = "public.child"')
+    assert {found.entity("child").table, found.entity("a").table} == {"a", "child"}
+
+
 def test_no_two_tables_bear_one_name(catalog, empty_dsn):
     with psycopg.connect(empty_dsn, autocommit=True) as connection:
         connection.execute(

@@ -53,7 +53,7 @@ def export(
             done = client.receive_export(started, output, on_bytes=narration.downloaded, on_event=narration.happened)
     if formula_guard and request.format == common_pb2.FILE_FORMAT_CSV and not quiet:
         out.remark(
-            "texts that a spreadsheet would run have got a ' before them (--no-formula-guard leaves it out); "
+            "texts that a spreadsheet would run get a ' before them (--no-formula-guard leaves it out); "
             "import the file with --undo-formula-guard, unless it is unchanged"
         )
     if json:

@@ -33,7 +33,7 @@ _HINTS = {
     "ERROR_BUDGET_EXCEEDED": "--error-budget N bears more",
 }
 _ONE_COLUMN = re.compile(r"the column '[^']*?(;|\||\\t)[^']*'")
-_OF_ROWS = frozenset({"ERROR_BUDGET_EXCEEDED", "KEY_UNREADABLE", "ROW_REFUSED", "TOO_MANY_ERRORS"})
+_OF_ROWS = frozenset({"ERROR_BUDGET_EXCEEDED", "KEY_UNREADABLE", "TOO_MANY_ERRORS"})
 """Reasons that single rows are behind, which ListImportErrors names."""
 
 
@@ -60,6 +60,8 @@ def _where(error: JobFailed) -> str:
     steps = [f"dataops jobs retry {job_id} runs it again"] if error.job.error.retryable else []
     if of_import and error.reason in _OF_ROWS:
         steps.append(f"dataops imports errors {resource_id} lists the rows")
+    if of_import and error.reason == "ROW_REFUSED":
+        steps.append("with --on-refused skip such rows are found, listed and left out")
     if not steps:
         shown = f"{kind} show {resource_id}" if kind in ("imports", "exports") else f"jobs show {job_id}"
         steps.append(f"dataops {shown} shows it")

@@ -131,12 +131,18 @@ def show_report(done: imports_pb2.Import) -> None:
 
 
 def show_row_errors(found: Iterable[imports_pb2.ImportRowError]) -> None:
-    """Rows that were not taken."""
+    """Rows that were not taken; of which entity, where there are several."""
+    errors = list(found)
+    several = len({e.entity for e in errors}) > 1
     table(
-        ("row", "severity", "code", "field", "message", "value"),
+        (*(("entity",) if several else ()), "row", "severity", "code", "field", "message", "value"),
         (
-            (e.row, enum_word(e, "severity"), e.code, e.field, e.message, e.value if e.HasField("value") else "NULL")
-            for e in found
+            (
+                *((e.entity,) if several else ()),
+                *(e.row, enum_word(e, "severity"), e.code, e.field, e.message),
+                e.value if e.HasField("value") else "NULL",
+            )
+            for e in errors
         ),
     )
 
