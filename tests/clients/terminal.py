@@ -12,16 +12,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-_COMMAND = (sys.executable, "-m", "dataops_client")
+_HEARING = (
+    "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    " runpy.run_module('dataops_client', run_name='__main__', alter_sys=True)"
+)
+"""Who starts the tests in the background has them ignore Ctrl-C, and with them every process they start. It is undone
+there and not by `preexec_fn`, for which Python forks: gRPC's threads, which the tests have, do not bear that (seen:
+`epoll_wait error: Bad file descriptor`, and the command never began)."""
+_COMMAND = (sys.executable, "-c", _HEARING)
 
 
 def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(ROOT / "clients" / "python"), "TERM": "xterm-256color", "COLUMNS": "200"}
-
-
-def _hears_interrupts() -> None:
-    """Who starts the tests in the background has them ignore Ctrl-C, and with them every process they start."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def at_terminal(arguments: Sequence[str], question: str, answer: bytes, *, interrupts: bool = False) -> tuple[int, str]:
@@ -34,7 +36,6 @@ def at_terminal(arguments: Sequence[str], question: str, answer: bytes, *, inter
         stderr=terminal,
         env=environment(),
         start_new_session=True,
-        preexec_fn=_hears_interrupts,
     )
     os.close(terminal)
     screen = b""
@@ -63,7 +64,6 @@ def interrupted(arguments: Sequence[str], when: Callable[[], bool]) -> tuple[int
         stderr=subprocess.PIPE,
         text=True,
         env=environment(),
-        preexec_fn=_hears_interrupts,
     )
     deadline = time.monotonic() + 60
     while not when():
