@@ -7,7 +7,7 @@ out of them first. The plan's digest is proven as its bytes pass: before COMMIT,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from psycopg import sql
@@ -41,21 +41,18 @@ def copy_in(run: JobRun, connection: Connection, entry: Loaded) -> int:
         DataLoss: PLAN_DAMAGED; rows may be in then, and the transaction must not commit.
         psycopg.Error: what the table refuses.
     """
-    stream = _stream(entry)
+    stream, done = _stream(entry), 0
+
+    def told(rows: int) -> None:
+        nonlocal done
+        done += rows
+        run.progress(rows=done)
+
     columns = joined(map(sql.Identifier, entry.columns))
     statement = sql.SQL("COPY {} ({}) FROM STDIN").format(entry.entity.qualified, columns)
-    return copy_lines(
-        connection, statement, _told(run, entry.plan.rows_without_numbers(stream)), entry.plan.types(stream)
-    )
+    parts, types = entry.plan.rows_without_numbers(stream), entry.plan.types(stream)
+    return copy_lines(connection, statement, parts, types, told)
 
 
 def _stream(entry: Loaded) -> str:
     return f"{entry.number}.INSERT"
-
-
-def _told(run: JobRun, parts: Iterator[tuple[bytes, int]]) -> Iterator[bytes]:
-    done = 0
-    for data, rows in parts:
-        yield data
-        done += rows
-        run.progress(rows=done)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -170,25 +170,34 @@ class _Loading:
         if not expected:
             return
         statement = sql.SQL("COPY {} FROM STDIN").format(table)
-        copied = copy_lines(self._connection, statement, self._told(plan.lines(stream)), plan.types(stream))
+        copied = copy_lines(self._connection, statement, plan.lines(stream), plan.types(stream), self._told)
         if copied != expected:
             raise DataLoss(f"plan: found {copied} rows in {stream}, expected {expected}", reason="PLAN_DAMAGED")
 
-    def _told(self, parts: Iterator[tuple[bytes, int]]) -> Iterator[bytes]:
-        for lines, rows in parts:
-            yield lines
-            self._done += rows
-            self._run.progress(rows=self._done)
+    def _told(self, rows: int) -> None:
+        self._done += rows
+        self._run.progress(rows=self._done)
 
 
-def copy_lines(connection: Connection, statement: sql.Composed, parts: Iterator[bytes], types: Sequence[str]) -> int:
-    """Feeds a plan's lines, or its rows where it has `types`, to COPY … FROM STDIN; how many PostgreSQL took."""
+def copy_lines(
+    connection: Connection,
+    statement: sql.Composed,
+    parts: Iterator[tuple[bytes, int]],
+    types: Sequence[str],
+    told: Callable[[int], None],
+) -> int:
+    """Feeds a plan's lines, or its rows where it has `types`, to COPY … FROM STDIN; how many PostgreSQL took.
+
+    Args:
+        told: is told of each part's rows when they are on their way, and may raise.
+    """
     with connection.cursor() as cursor:
         with cursor.copy(statement + sql.SQL(" (FORMAT binary)" if types else "")) as copy:
             if types:
                 write_copy(copy, binary.HEADER)
-            for lines in parts:
+            for lines, rows in parts:
                 write_copy(copy, lines)
+                told(rows)
             if types:
                 write_copy(copy, binary.TRAILER)
         return cursor.rowcount

@@ -1,10 +1,10 @@
 """The plan as an artifact: streams of COPY text lines in parts of whole rows, and a head that binds them.
 
-Each part is one zstd frame, sealed by the artifact as every part is. Its index record says how many rows
-it holds from which on (no value: it is not sealed), so a page of changes is read without the rest. Streams, each named
+Each part is one zstd frame, sealed by the artifact as every part is. Its index record says how many rows it holds and
+from which on (no value: it is not sealed), so a page of changes is read without the rest. Streams, each named
 `<number>.<kind>` by the place of its entity in the head's `entities` (CASCADE by that in `cascades`):
 
-    INSERT     the planned fields in the head's order; in text form the row number before them    in row order
+    INSERT     row number, then the planned fields in the head's order                            in row order
     UPDATE     row number, relied fingerprint, round, then the touched fields new and old         in key order
     UNCHANGED  row number, relied fingerprint, then the key's fields                              in key order
     SKIP       the same, of rows that ADDITIVE leaves                                             in key order
@@ -17,10 +17,9 @@ it holds from which on (no value: it is not sealed), so a page of changes is rea
     HEAD     one JSON object, written last: everything apply must agree with
 
 INSERT is in COPY's binary format where `engine.db.binary` can tell values of every planned field's type: the head's
-entry of the stream names the types then, and a part holds its rows, the row number before the planned fields, and
-behind them the length of each, a little-endian uint32. All else is lines of COPY text. PostgreSQL writes a line or row
-once, and those bytes are what apply feeds to COPY. `plan_digest` is the SHA-256 of the head, which holds the SHA-256
-of every stream, so that it binds every byte.
+entry of the stream names the types then, and a part holds its rows and behind them the length of each, a little-endian
+uint32. All else is lines of COPY text. PostgreSQL writes a line or row once, and those bytes are what apply feeds to
+COPY. `plan_digest` is the SHA-256 of the head, which holds the SHA-256 of every stream, so that it binds every byte.
 """
 
 from __future__ import annotations
@@ -193,12 +192,14 @@ class Plan:
             yield b"".join([begin + row[values:] for row in _rows(data, rows)]), rows
 
     def _blocks(self, stream: str) -> Iterator[tuple[bytes, int]]:
-        digest = hashlib.sha256()
+        digest, total = hashlib.sha256(), 0
         for part in self.store.parts(stream):
-            data = _unpack(self.store, part)
+            data, rows = _unpack(self.store, part), int(part.index["rows"])
             digest.update(data)
-            yield data, int(part.index["rows"])
-        if stream in self.head["streams"] and digest.hexdigest() != self.head["streams"][stream]["sha256"]:
+            total += rows
+            yield data, rows
+        entry = self.head["streams"].get(stream)
+        if entry is not None and (entry["rows"], entry["sha256"]) != (total, digest.hexdigest()):
             raise DataLoss(f"plan: the stream {stream} found is not the one that was shown", reason="PLAN_DAMAGED")
 
     def numbered(self, stream: str, start: int) -> Iterator[tuple[int, list[str | None]]]:
@@ -222,8 +223,15 @@ class Plan:
 
 
 def _rows(data: bytes, rows: int, start: int = 0) -> Iterator[bytes]:
-    """The rows of a part, from row `start` on."""
-    lengths = struct.unpack_from(f"<{rows}I", data, len(data) - _LENGTH * rows)
+    """The rows of a part, from row `start` on.
+
+    Raises:
+        DataLoss: PLAN_DAMAGED when they are not as many as the part's index, which is not sealed, says.
+    """
+    end = len(data) - _LENGTH * rows
+    lengths = struct.unpack_from(f"<{rows}I", data, end) if end >= 0 else ()
+    if sum(lengths) != end:
+        raise DataLoss(f"plan: found no {rows} rows in a part, as its index says", reason="PLAN_DAMAGED")
     at = sum(lengths[:start])
     for length in lengths[start:]:
         yield data[at : at + length]

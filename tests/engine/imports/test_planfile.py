@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 from types import SimpleNamespace
 
@@ -102,6 +103,44 @@ def test_copy_text_is_split_as_postgresql_writes_it(cells):
     line = "\t".join("\\N" if c is None else "".join(escapes.get(ch, ch) for ch in c) for c in cells)
 
     assert split_line(line.encode() + b"\n") == cells
+
+
+@pytest.fixture
+def in_rows(monkeypatch):
+    """A stream in COPY's binary format: a row number, a text."""
+    monkeypatch.setattr(planfile, "PART_BYTES", 200)
+    parts = Parts()
+    with StreamWriter(parts, "INSERT", ["text"]) as writer:
+        for i in range(100):
+            text = f"key{i:03}".encode() * (i % 3)
+            writer.add([struct.pack(f"!hiqi{len(text)}s", 2, 8, i + 2, len(text), text)])
+        digest = write_head(parts, {"format": planfile.FORMAT, "streams": {"INSERT": writer.close()}})
+    return parts, digest
+
+
+def test_rows_are_read_whole_and_by_pages_and_without_their_numbers(in_rows):
+    parts, digest = in_rows
+    plan = Plan.open(parts, digest)
+    cells = [[str(i + 2), f"key{i:03}" * (i % 3)] for i in range(100)]
+
+    assert len(parts.parts("INSERT")) > 5
+    for start in (0, 1, 37, 99, 100):
+        assert list(plan.numbered("INSERT", start)) == list(enumerate(cells))[start:]
+    assert b"".join(data for data, _ in plan.rows_without_numbers("INSERT")) == b"".join(
+        struct.pack(f"!hi{len(c[1])}s", 1, len(c[1]), c[1].encode()) for c in cells
+    )
+
+
+@pytest.mark.parametrize("rows", [1, 10**9])
+def test_an_index_that_says_another_number_of_rows_is_refused(in_rows, rows):
+    parts, digest = in_rows
+    parts.kept[0][1]["rows"] = rows
+    plan = Plan.open(parts, digest)
+
+    for read in (plan.rows_without_numbers, plan.lines, lambda stream: plan.numbered(stream, 0)):
+        with pytest.raises(DataLoss) as caught:
+            list(read("INSERT"))
+        assert caught.value.reason == "PLAN_DAMAGED"
 
 
 def test_what_writing_a_part_meets_is_raised_and_the_thread_ends(monkeypatch):
