@@ -77,7 +77,7 @@ def _float(form: struct.Struct, bits: struct.Struct, point: int) -> Reader:
 
     def shortest(value: float) -> str:
         (place,) = bits.unpack(form.pack(value))
-        exact, below, above = (Fraction(_near(form, bits, p)) for p in (place, place - 1, place + 1))
+        exact, below, above = (_near(form, bits, p) for p in (place, place - 1, place + 1))
         for digits in range(1, 18):
             text = f"{value:.{digits - 1}e}"
             if exact + below < 2 * Fraction(text) < exact + above:
@@ -115,13 +115,12 @@ def _digits(text: str) -> tuple[str, int]:
     return digits.strip("0"), power
 
 
-def _near(form: struct.Struct, bits: struct.Struct, place: int) -> float:
+def _near(form: struct.Struct, bits: struct.Struct, place: int) -> Fraction:
     """The positive value at this place among all of its kind; beyond the greatest, what would follow it."""
     (value,) = form.unpack(bits.pack(place))
     if value != float("inf"):
-        return float(value)
-    (last,), (before,) = (form.unpack(bits.pack(place - n)) for n in (1, 2))
-    return float(Fraction(last) * 2 - Fraction(before)) if form is _FLOAT4 else last
+        return Fraction(value)
+    return 2 * _near(form, bits, place - 1) - _near(form, bits, place - 2)
 
 
 def _numeric(data: bytes) -> str:

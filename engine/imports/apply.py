@@ -31,7 +31,7 @@ from engine.imports.model import ImportOptions, ImportType, OnDrift, OnRefused, 
 from engine.imports.planfile import Plan
 from engine.imports.proofs import Proof
 from engine.imports.reactions import Reactions
-from engine.imports.refusals import Refuser, is_refusal, refuser
+from engine.imports.refusals import Refuser, is_refusal, refused_by, refuser
 from engine.imports.sequences import Advance, advance
 from engine.imports.undo import seal_undo
 
@@ -342,14 +342,12 @@ def _rolled_back_errors() -> Iterator[None]:
 
 
 def _refused(entries: list[Loaded], error: psycopg.Error, by: Refuser) -> DataOpsError:
-    """A row that a table refuses now. The driver's text holds values, so only the constraint is named."""
-    name = by.constraint
+    """A row that a table refuses now."""
     where = next((e for e in entries if (e.entity.schema, e.entity.table) == (by.schema, by.table)), entries[0])
-    who = f"the constraint {name}" if name else "a trigger"
     return FailedPrecondition(
-        f"{where.entity.name}: {who} refused a planned row; nothing was changed",
+        f"{where.entity.name}: {refused_by(where.entity, error, by.constraint, 'a planned row')}; nothing was changed",
         reason="ROW_REFUSED",
-        metadata={"constraint": name, "sqlstate": error.sqlstate or ""},
+        metadata={"constraint": by.constraint, "sqlstate": error.sqlstate or ""},
     )
 
 

@@ -18,7 +18,7 @@ from engine.db.platform import Connection, one_row
 from engine.errors import DataOpsError, FailedPrecondition
 from engine.imports.effect import Effect, Part
 from engine.imports.loaded import ROUND, Loaded
-from engine.imports.refusals import is_refusal
+from engine.imports.refusals import is_refusal, refused_by
 from engine.imports.sqltext import ROW, Temp, all_of, equal, joined
 
 CHUNK = 2_000
@@ -177,8 +177,7 @@ class Isolation:
                 raise _delete_refused(entry, error)
             code, message = REFUSED, f"{error}"
             if isinstance(error, psycopg.Error):
-                name = error.diag.constraint_name
-                message = f"the constraint {name} refused it" if name else _unnamed(entry, error)
+                message = refused_by(entry.entity, error, error.diag.constraint_name or "", "it")
                 if isinstance(error, psycopg.errors.ForeignKeyViolation) and self._parent_left_out(one):
                     code, message = PARENT_SKIPPED, "the row of the file that it refers to was left out"
                 elif not self._said and (moved := self._stale(entry, error)) is not None:
@@ -281,12 +280,6 @@ class Isolation:
                     continue
                 if set(reference.columns) <= set(known) and set(reference.target_columns) <= set(parent.columns):
                     yield reference, parent
-
-
-def _unnamed(entry: Loaded, error: psycopg.Error) -> str:
-    if entry.entity.partitioned and isinstance(error, psycopg.errors.CheckViolation):
-        return "no partition takes it"
-    return f"a trigger or function refused it, SQLSTATE {error.sqlstate}"
 
 
 def _delete_refused(entry: Loaded, error: str | psycopg.Error) -> FailedPrecondition:

@@ -114,7 +114,7 @@ class PlanWriter:
         made = Streams(staging, self._seed)
         written = {
             kind: self._stream(
-                connection, query, sink, f"{target.number}.{kind}", made.insert_types() if kind == "INSERT" else []
+                connection, query, sink, f"{target.number}.{kind}", made.insert_types if kind == "INSERT" else []
             )
             for kind, query in made.queries().items()
         }

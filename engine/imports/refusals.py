@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
+from engine.catalog import Entity
 from engine.db.platform import Connection
 
 _OTHERS = ("08", "40", "53", "55P03", "57", "58", "XX")
@@ -58,3 +59,12 @@ def refuser(connection: Connection, error: psycopg.Error) -> Refuser:
     name = sql.Identifier(found.schema, found.table).as_string(connection)
     row = connection.execute(_ROOTS, {"table": name, "name": found.constraint}).fetchone()
     return Refuser(*row) if row else found
+
+
+def refused_by(entity: Entity, error: psycopg.Error, constraint: str, what: str) -> str:
+    """Who refused `what`. The driver's text holds values, so only the constraint is named."""
+    if constraint:
+        return f"the constraint {constraint} refused {what}"
+    if entity.partitioned and isinstance(error, psycopg.errors.CheckViolation):
+        return f"no partition takes {what}"
+    return f"a trigger or function refused {what}, SQLSTATE {error.sqlstate}"

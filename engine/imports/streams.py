@@ -22,6 +22,8 @@ class Streams:
         self._seed = seed
         self.planned = [f.column for f in staging.columns.planned]
         self.relied = relied_columns(staging)
+        self.insert_types = self._insert_types()
+        """The types of a new row's fields as `binary.READERS` names them; empty where it has none for one of them."""
         keyed = staging.keyed
         self._order = listed("s", staging.key) if keyed else sql.SQL("s.") + ROW
 
@@ -42,18 +44,18 @@ class Streams:
         found["ERRORS"] = self._errors()
         return found
 
-    def insert_types(self) -> list[str]:
-        """The types of a new row's fields as `binary.READERS` names them; empty where it has none for one of them."""
-        types = [ENUM if f.labels else f.base for f in self._staging.columns.planned]
-        named = any(f.base == ENUM and not f.labels for f in self._staging.columns.planned)  # an installation's own
-        return types if not named and all(name in READERS for name in types) else []
+    def _insert_types(self) -> list[str]:
+        fields = self._staging.columns.planned
+        if not all(f.labels or (f.base in READERS and f.base != ENUM) for f in fields):  # some type may be called so
+            return []
+        return [ENUM if f.labels else f.base for f in fields]
 
     def _inserts(self) -> sql.Composed:
         """Good new rows. What fingerprint each will have follows from it, if nothing but the plan decides the row."""
         staging = self._staging
         return _copy(
             "SELECT s.{row}, {columns} FROM {staged} s WHERE {where} {order}",
-            binary=bool(self.insert_types()),
+            binary=bool(self.insert_types),
             row=ROW,
             columns=listed("s", self.planned),
             staged=staging.staged,

@@ -16,7 +16,7 @@ from engine.db.platform import one_row
 from engine.imports.model import ImportType, Severity
 from engine.imports.sqltext import ROW, all_of, equal, joined, listed
 from engine.imports.staging import Staging
-from engine.imports.verdicts import Verdicts, names, shown_all, who
+from engine.imports.verdicts import EVERY_ROW, Verdicts, names, shown_all, who
 
 MOST_ROUNDS = 20
 """Rounds of telling which row stands first, where rows repeat some values of one row and some of another. A file made
@@ -24,6 +24,7 @@ to need more has rows refused behind some that are refused themselves."""
 
 
 _QUICKLY_SORTED = frozenset({"int2", "int4", "int8", "uuid", "date", "timestamp", "timestamptz"})
+"""Types whose values are told apart sooner than their hashes: by sorting numbers, or what begins a UUID."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class _Rule:
     code: str
     message: str
     severity: Severity
-    applies: sql.Composable | None = None
+    applies: sql.Composable
     nulls_distinct: bool = True
 
     def counted(self) -> sql.Composed:
@@ -45,12 +46,12 @@ class _Rule:
     def told_apart(self) -> sql.Composable:
         """Of the row `s`: what is equal where the values are, as a number where that is quicker; NULL where it does not
         concern the row."""
-        (first, *others), alone = self.fields, sql.SQL("s.{}").format(sql.Identifier(self.fields[0].column))
-        if not others and self.nulls_distinct and self.applies is None:
-            if first.base in _QUICKLY_SORTED:
-                return alone
-            if first.base in ("text", "varchar"):
-                return sql.SQL("hashtextextended({}, 0)").format(alone)
+        if len(self.fields) == 1 and self.nulls_distinct and self.applies == EVERY_ROW:
+            (field,) = self.fields
+            if field.base in _QUICKLY_SORTED:
+                return listed("s", [field.column])
+            if field.base in ("text", "varchar"):
+                return sql.SQL("hashtextextended({}, 0)").format(listed("s", [field.column]))
         return sql.SQL("CASE WHEN {} THEN hash_record_extended(ROW({}), 0) END").format(
             self.counted(), listed("s", [f.column for f in self.fields])
         )
@@ -79,7 +80,9 @@ class Uniques:
         self._staging = staging
         self._entity = staging.entity
         self._verdicts = Verdicts(staging)
-        self._keys = [k for k in staging.other_keys if who(staging, k.columns) is not None]
+        found = {k.name: who(staging, k.columns) for k in staging.other_keys}
+        self._applies = {name: applies for name, applies in found.items() if applies is not None}
+        self._keys = [k for k in staging.other_keys if k.name in self._applies]
 
     def look(self) -> None:
         """Which rows want a value that another row of the table has, and which row of the file would free it."""
@@ -104,14 +107,11 @@ class Uniques:
         staging, found = self._staging, []
         if staging.keyed:
             message = "the key stands in the file already, in row "
-            found.append(_Rule(staging.key_fields, "DUPLICATE_IN_FILE", message, Severity.SKIPPED))
+            found.append(_Rule(staging.key_fields, "DUPLICATE_IN_FILE", message, Severity.SKIPPED, EVERY_ROW))
         for key in self._keys:
-            message, applies = (
-                f"the unique value of {key.name} stands in the file already, in row ",
-                who(staging, key.columns),
-            )
-            fields = self._fields(key)
-            found.append(_Rule(fields, "UNIQUE_IN_FILE", message, Severity.FAILED, applies, key.nulls_distinct))
+            message = f"the unique value of {key.name} stands in the file already, in row "
+            applies, distinct = self._applies[key.name], key.nulls_distinct
+            found.append(_Rule(self._fields(key), "UNIQUE_IN_FILE", message, Severity.FAILED, applies, distinct))
         return found
 
     def _that_repeat(self, rules: list[_Rule]) -> list[_Rule]:
@@ -219,7 +219,7 @@ class Uniques:
             table=self._entity.relation,
             same=equal(fields, nulls_distinct=key.nulls_distinct),
             join=join,
-            where=all_of(own, who(staging, key.columns), staging.good()),
+            where=all_of(own, self._applies[key.name], staging.good()),
         )
 
     def _lost(self) -> sql.Composed:

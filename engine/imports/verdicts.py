@@ -12,6 +12,8 @@ from engine.imports.sqltext import ROW, all_of, joined
 from engine.imports.staging import Staging
 from engine.imports.validate import MASK, SHOWN
 
+EVERY_ROW = sql.SQL("true")
+
 
 class Verdicts:
     """Speaks of the staged rows of one entity, as `s`."""
@@ -61,10 +63,10 @@ def who(staging: Staging, columns: Sequence[str]) -> sql.Composable | None:
     """
     new = staging.has(columns)
     if not staging.matches:
-        return sql.SQL("true") if new else None
+        return EVERY_ROW if new else None
     old = staging.touches(columns) and staging.knows(columns)
     if new and old:
-        return sql.SQL("true")
+        return EVERY_ROW
     if new:
         return sql.SQL("NOT ") + staging.is_matched()
     return staging.is_matched() if old else None

@@ -200,3 +200,15 @@ def test_a_unique_index_for_patterns_is_judged_by_the_plan(made):
     row = world.plan("t", b"id,v\n1,a\n2,a\n")
 
     assert [e.code for e in world.errors(row)] == ["UNIQUE_IN_FILE"]
+
+
+@pytest.mark.parametrize("on_refused", ["SKIP", "ABORT"])
+def test_a_row_that_no_partition_takes_is_told_so(made, on_refused):
+    world = made(
+        "CREATE TABLE public.t (id int PRIMARY KEY) PARTITION BY RANGE (id);"
+        "CREATE TABLE public.t1 PARTITION OF public.t FOR VALUES FROM (0) TO (100)"
+    )
+    row = world.load("t", b"id\n1\n500\n", on_refused=on_refused)
+
+    said = [e.message for e in world.errors(row)] if on_refused == "SKIP" else [row.error["message"]]
+    assert ["no partition takes" in message for message in said] == [True]
