@@ -15,7 +15,7 @@ from engine.config import Settings
 from engine.db.database import libpq_dsn
 from engine.db.platform import Connection, Platform
 from engine.errors import InvalidRequest, NotFound, PlatformNotPrepared
-from engine.jobs.fence import PREPARE_LOCK, TABLE_RIGHTS, WORK_SCHEMA_SQL, prepare_sql, temporary_sql
+from engine.jobs.fence import PREPARE_LOCK, TABLE_RIGHTS, WORK_SCHEMA_SQL, prepare_sql
 
 _THERE = """
 SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'dataops_work'),
@@ -68,7 +68,7 @@ def prepare(dsn: str, role: str) -> list[str]:
             raise PlatformNotPrepared(
                 "platform database: found a standby, or a login whose transactions are read-only; expected the primary",
                 reason="PLATFORM_NOT_PREPARED",
-                metadata={"sql": _all_sql(connection, role)},
+                metadata={"sql": sql_for_owner(role)},
             ) from None
     return made
 
@@ -82,9 +82,9 @@ def _platform(dsn: str) -> Platform:
 
 def sql_for_owner(role: str) -> str:
     """All that may be needed, for whoever owns the database that it is run in; it may be run again."""
-    literal = sql.Literal(role).as_string(None)
-    temporary = f"format('GRANT TEMPORARY ON DATABASE %I TO %I', current_database(), {literal})"
-    return prepare_sql(role) + f"DO $$ BEGIN EXECUTE {temporary}; END $$;\n"
+    grant = sql.SQL("BEGIN EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO %I', current_database(), {}); END")
+    body = sql.Literal(grant.format(sql.Literal(role)).as_string())
+    return prepare_sql(role) + sql.SQL("DO {};\n").format(body).as_string()
 
 
 def _make(connection: Connection) -> list[str]:
@@ -127,10 +127,5 @@ def _refused(connection: Connection, role: str) -> PlatformNotPrepared:
     """Outside of the transaction, which the refusal has ended."""
     said = f"platform database: found no right of {connection.info.user} to prepare it for {role}"
     return PlatformNotPrepared(
-        f"{said}; let its owner run this", reason="PLATFORM_NOT_PREPARED", metadata={"sql": _all_sql(connection, role)}
+        f"{said}; let its owner run this", reason="PLATFORM_NOT_PREPARED", metadata={"sql": sql_for_owner(role)}
     )
-
-
-def _all_sql(connection: Connection, role: str) -> str:
-    row = connection.execute("SELECT has_database_privilege(%s, current_database(), 'TEMPORARY')", (role,)).fetchone()
-    return prepare_sql(role) + ("" if row and row[0] else temporary_sql(connection.info.dbname, role))

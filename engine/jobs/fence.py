@@ -22,6 +22,7 @@ from typing import Any
 
 import psycopg
 import structlog
+from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from engine.db.platform import Connection
@@ -87,7 +88,7 @@ def ensure_work_schema(connection: Connection) -> bool:
 
 def grant_sql(role: str) -> str:
     """The rights our role needs if somebody else owns the work schema."""
-    name = '"' + role.replace('"', '""') + '"'
+    name = _quoted(role)
     return (
         f"GRANT USAGE ON SCHEMA dataops_work TO {name};\n"
         f"GRANT {', '.join(TABLE_RIGHTS)} ON dataops_work.applied TO {name};\n"
@@ -101,8 +102,11 @@ def prepare_sql(role: str) -> str:
 
 def temporary_sql(database: str, role: str) -> str:
     """The right to temporary tables, which imports are planned in. Everybody has it unless somebody took it away."""
-    names = ('"' + name.replace('"', '""') + '"' for name in (database, role))
-    return "GRANT TEMPORARY ON DATABASE {} TO {};\n".format(*names)
+    return f"GRANT TEMPORARY ON DATABASE {_quoted(database)} TO {_quoted(role)};\n"
+
+
+def _quoted(name: str) -> str:
+    return sql.Identifier(name).as_string()
 
 
 def usable(connection: Connection) -> bool:
@@ -221,9 +225,9 @@ def _end_holder(connection: Connection, job_id: uuid.UUID) -> None:
 
 def _not_prepared(connection: Connection) -> PlatformNotPrepared:
     role = connection.execute("SELECT current_user").fetchone()
-    sql = prepare_sql(str(role[0]) if role else "dataops")
+    wanted = prepare_sql(str(role[0]) if role else "dataops")
     return PlatformNotPrepared(
-        f"platform database: found no usable schema dataops_work; let its owner run:\n{sql}",
+        f"platform database: found no usable schema dataops_work; let its owner run:\n{wanted}",
         reason="PLATFORM_NOT_PREPARED",
-        metadata={"sql": sql},
+        metadata={"sql": wanted},
     )

@@ -86,6 +86,18 @@ def test_a_login_that_is_no_dsn_is_refused_by_name(dsn: str) -> None:
     assert caught.value.reason == "CONFIG_INVALID"
 
 
+def test_the_sql_alone_is_for_a_role_of_any_name(site: Site) -> None:
+    name = """it's $$ "odd" \\ one"""
+    site.owner(sql.SQL("CREATE ROLE {}").format(sql.Identifier(name)).as_string())
+    try:
+        site.owner(
+            f"REVOKE TEMPORARY ON DATABASE {database(site)} FROM PUBLIC", run("prepare", "--sql", "--role", name).stdout
+        )
+        assert prepare(site.owner_dsn, name) == []
+    finally:
+        site.owner(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(name)).as_string())
+
+
 def test_a_half_prepared_database_is_completed(site: Site) -> None:
     prepare(site.owner_dsn, site.role)
     site.owner(
