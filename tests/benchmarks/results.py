@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from time import monotonic
 
-REACH: dict[str, tuple[str, float]] = {
-    "import_filled": ("ours / \\copy", 1.3),
-    "import_empty": ("ours / \\copy", 0.9),
-    "export_csv": ("ours / \\copy", 1.5),
-    "export_json": ("ours / COPY of row_to_json", 1.3),
-    "upload": ("bare echo / ours", 0.7),
-    "download": ("bare echo / ours", 0.7),
+
+@dataclass(frozen=True)
+class Measure:
+    """A ratio and what it is to be: of a bare echo's speed at least, of another tool's time at most."""
+
+    shown: str
+    reach: float
+    at_least: bool = False
+
+    def ratio(self, ours: float, reference: float) -> float:
+        return reference / ours if self.at_least else ours / reference
+
+    def reached(self, ratio: float) -> bool:
+        return ratio >= self.reach if self.at_least else ratio <= self.reach
+
+
+MEASURES = {
+    "import_filled": Measure("ours / \\copy", 1.3),
+    "import_empty": Measure("ours / \\copy", 0.9),
+    "export_csv": Measure("ours / \\copy", 1.5),
+    "export_json": Measure("ours / COPY of row_to_json", 1.3),
+    "upload": Measure("bare echo / ours", 0.7, at_least=True),
+    "download": Measure("bare echo / ours", 0.7, at_least=True),
 }
-"""By measure: the ratio that is shown, and what it is to be; of a bare echo at least, of all others at most."""
+_LIMIT = Measure("", 1.0)
+"""What has no reference but a limit, of which it shows the share."""
 
 MEMORY_MB = 300
 WATCHERS_MS = 250
@@ -48,16 +65,16 @@ class Results:
     def as_record(self) -> dict[str, dict[str, float]]:
         """The form of build/bench.json: medians of the runs."""
         found: dict[str, dict[str, float]] = {}
-        for name, (shown, reach) in REACH.items():
+        for name, measure in MEASURES.items():
             if name in self.ours and name in self.reference:
                 ours, reference = median(self.ours[name]), median(self.reference[name])
-                ratio = ours / reference if shown.startswith("ours") else reference / ours
-                found[name] = {"ours_s": ours, "reference_s": reference, "ratio": ratio, "reach": reach}
+                ratio = measure.ratio(ours, reference)
+                found[name] = {"ours_s": ours, "reference_s": reference, "ratio": ratio, "reach": measure.reach}
         for process, peak in self.peaks_mb.items():
-            found[f"memory_{process}"] = {"ours_mb": peak, "ratio": peak / MEMORY_MB, "reach": 1.0}
+            found[f"memory_{process}"] = {"ours_mb": peak, "ratio": peak / MEMORY_MB, "reach": _LIMIT.reach}
         if self.watchers_ms is not None:
             ratio = self.watchers_ms / WATCHERS_MS
-            found["watchers"] = {"ours_s": self.watchers_ms / 1000, "ratio": ratio, "reach": 1.0}
+            found["watchers"] = {"ours_s": self.watchers_ms / 1000, "ratio": ratio, "reach": _LIMIT.reach}
         return {name: {key: round(value, 3) for key, value in entry.items()} for name, entry in found.items()}
 
     def write(self, path: Path) -> None:
@@ -73,11 +90,8 @@ class Results:
         for name, entry in self.as_record().items():
             ours = f"{entry['ours_mb']:.0f} MB" if "ours_mb" in entry else f"{entry['ours_s']:.2f} s"
             reference = f"{entry['reference_s']:.2f} s" if "reference_s" in entry else ""
-            shown = REACH.get(name, ("", 0.0))[0]
-            reached = _at_least(shown)(entry["ratio"], entry["reach"])
-            mark = " " if reached else "*"
-            print(f"{name:<24}{ours:>12}{reference:>12}{entry['ratio']:>8.2f}{entry['reach']:>8.2f} {mark} {shown}")
-
-
-def _at_least(shown: str) -> Callable[[float, float], bool]:
-    return (lambda ratio, reach: ratio >= reach) if shown.endswith("/ ours") else (lambda ratio, reach: ratio <= reach)
+            measure = MEASURES.get(name, _LIMIT)
+            mark = " " if measure.reached(entry["ratio"]) else "*"
+            print(
+                f"{name:<24}{ours:>12}{reference:>12}{entry['ratio']:>8.2f}{measure.reach:>8.2f} {mark} {measure.shown}"
+            )
