@@ -118,7 +118,8 @@ class ImportServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListImportChanges(self, request, context):
-        """Lists what the plan will do, row by row, in key order within each kind; nothing before there is one.
+        """Lists what the plan will do, row by row: new rows as they stand in the file, each other kind in key order; nothing
+        before there is a plan.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

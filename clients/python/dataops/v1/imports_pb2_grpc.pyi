@@ -45,7 +45,9 @@ class ImportServiceStub:
     ListImports: _grpc.UnaryUnaryMultiCallable[_imports_pb2.ListImportsRequest, _imports_pb2.ListImportsResponse]
     """Lists imports, newest first."""
     ListImportChanges: _grpc.UnaryUnaryMultiCallable[_imports_pb2.ListImportChangesRequest, _imports_pb2.ListImportChangesResponse]
-    """Lists what the plan will do, row by row, in key order within each kind; nothing before there is one."""
+    """Lists what the plan will do, row by row: new rows as they stand in the file, each other kind in key order; nothing
+    before there is a plan.
+    """
     ListImportErrors: _grpc.UnaryUnaryMultiCallable[_imports_pb2.ListImportErrorsRequest, _imports_pb2.ListImportErrorsResponse]
     """Lists the rows of the file that were refused or left out, by row number."""
     ApproveImport: _grpc.UnaryUnaryMultiCallable[_imports_pb2.ApproveImportRequest, _imports_pb2.ApproveImportResponse]
@@ -80,7 +82,9 @@ class ImportServiceAsyncStub(ImportServiceStub):
     ListImports: _aio.UnaryUnaryMultiCallable[_imports_pb2.ListImportsRequest, _imports_pb2.ListImportsResponse]  # type: ignore[assignment]
     """Lists imports, newest first."""
     ListImportChanges: _aio.UnaryUnaryMultiCallable[_imports_pb2.ListImportChangesRequest, _imports_pb2.ListImportChangesResponse]  # type: ignore[assignment]
-    """Lists what the plan will do, row by row, in key order within each kind; nothing before there is one."""
+    """Lists what the plan will do, row by row: new rows as they stand in the file, each other kind in key order; nothing
+    before there is a plan.
+    """
     ListImportErrors: _aio.UnaryUnaryMultiCallable[_imports_pb2.ListImportErrorsRequest, _imports_pb2.ListImportErrorsResponse]  # type: ignore[assignment]
     """Lists the rows of the file that were refused or left out, by row number."""
     ApproveImport: _aio.UnaryUnaryMultiCallable[_imports_pb2.ApproveImportRequest, _imports_pb2.ApproveImportResponse]  # type: ignore[assignment]
@@ -136,7 +140,9 @@ class ImportServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _imports_pb2.ListImportChangesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_imports_pb2.ListImportChangesResponse, _abc.Awaitable[_imports_pb2.ListImportChangesResponse]]:
-        """Lists what the plan will do, row by row, in key order within each kind; nothing before there is one."""
+        """Lists what the plan will do, row by row: new rows as they stand in the file, each other kind in key order; nothing
+        before there is a plan.
+        """
 
     @_abc_1.abstractmethod
     def ListImportErrors(
