@@ -84,6 +84,14 @@ class Settings(BaseModel):
     plan_seconds: float = Field(86_400, gt=0, description="An unapplied plan expires after this.")
     export_seconds: float = Field(7 * 86_400, gt=0, description="An export's file expires after this.")
     report_seconds: float = Field(30 * 86_400, gt=0, description="Reports, rejects and undo data expire after this.")
+    backup_seconds: float = Field(
+        90 * 86_400, gt=0, description="A backup that was asked for may be removed after this."
+    )
+    safety_backup_seconds: float = Field(
+        30 * 86_400, gt=0, description="A backup taken before an import or a restore is removed after this."
+    )
+    restore_plan_seconds: float = Field(900, gt=0, description="A restore's plan and its phrase expire after this.")
+    restore_needs_approval: bool = Field(False, description="Whether another person must approve a restore.")
     max_import_errors: int = Field(1_000_000, ge=1, description="Row errors one plan keeps; more fail it.")
 
     lease_seconds: float = Field(15, gt=0, description="A worker silent this long loses its job.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.artifacts import ArtifactStore
+from engine.backups.repository import Repository
 from engine.catalog import CatalogSource
 from engine.clock import Clock, utc_now
 from engine.config import Settings
@@ -24,6 +25,7 @@ class Resources:
     db: Database
     platform: Platform
     artifacts: ArtifactStore
+    repository: Repository
     catalogs: CatalogSource
     bell: Doorbell
     clock: Clock = utc_now
@@ -53,6 +55,7 @@ def open_resources(settings: Settings, *, name: str, pool_size: int) -> Resource
             db=db,
             platform=platform,
             artifacts=ArtifactStore(db, storage, keys),
+            repository=Repository(storage, keys),
             catalogs=CatalogSource(platform, settings.platform_schemas, settings.catalog_file),
             bell=Doorbell(settings.redis_url),
         )

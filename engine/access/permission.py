@@ -4,8 +4,8 @@ Each part is exact or `*`; a part left out means `*`. An operation is a `noun.ve
 options; `noun.*` stands for all of a noun. Permissions only add up: there is no word that takes one away, so what a
 role may not do is what none of its permissions names.
 
-Grants, the audit trail, webhooks and other people's uploads are on no entity, or on all of them: a permission for one
-entity does not reach them, or `*:users` could grant itself everything.
+Grants, the audit trail, webhooks, restores and other people's uploads are on no entity, or on all of them: a permission
+for one entity does not reach them, or `*:users` could grant itself everything.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Self
 from engine.errors import InvalidRequest
 
 ANY = "*"
-WHOLE = ("access.", "audit.", "webhooks.", "uploads.manage")
+WHOLE = ("access.", "audit.", "webhooks.", "restores.", "uploads.manage")
 """How the operations begin that only a permission for every entity and mode permits."""
 _OPERATION = re.compile(r"\*|[a-z]+\.(\*|[a-z_]+)")
 

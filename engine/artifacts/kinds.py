@@ -15,3 +15,6 @@ class ArtifactKind(StrEnum):
     REJECTS = "REJECTS"
     UNDO = "UNDO"
     CHANGES = "CHANGES"
+    DIFFERENCES = "DIFFERENCES"
+    SEGMENT = "SEGMENT"
+    MANIFEST = "MANIFEST"

@@ -15,6 +15,7 @@ from engine.crypto.sealing import (
     new_data_key,
     open_chunks,
     seal,
+    sealed_length,
 )
 from engine.db.models import ArtifactPartRow
 from engine.errors import DataLoss
@@ -32,6 +33,16 @@ class StoredPart:
     wrapped: Wrapped
 
 
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What must be found of a part: its object and that one's length, then length and SHA-256 of its plaintext."""
+
+    name: str
+    stored_length: int
+    length: int
+    sha256: bytes
+
+
 class PartVault:
     """Seals parts into a storage and opens them again. Safe to share between threads."""
 
@@ -40,24 +51,36 @@ class PartVault:
         self.buffers = BufferPool()
         self._keys = keys
 
-    def put(self, identity: PartIdentity, plaintext: memoryview, scratch: mmap.mmap) -> StoredPart:
-        """Seal `plaintext`, open it again, and store it durably under a new name.
+    def put(
+        self, identity: PartIdentity, plaintext: memoryview, scratch: mmap.mmap, name: str | None = None
+    ) -> StoredPart:
+        """Seal `plaintext`, open it again, and store it durably, under a new random name if none is given.
 
         `scratch`, of `buffers`, is overwritten; the caller uses it for one part at a time.
 
         Raises:
             InternalError: SELF_CHECK_FAILED, with nothing stored.
         """
-        data_key = new_data_key()
-        wrapped = self._keys.wrap(data_key, identity.context())
         with memoryview(scratch) as room:
-            length = seal(identity, wrapped.key_id, data_key, plaintext, room)
+            length, wrapped = self._seal(identity, plaintext, room)
             with room[:length] as sealed:
-                unwrapped = self._keys.unwrap(wrapped, identity.context())
-                check_sealed(identity, unwrapped, plaintext, sealed)
-                name = new_name()
+                name = name or new_name()
                 self.storage.put(name, sealed)
         return StoredPart(name, length, wrapped)
+
+    def seal(self, identity: PartIdentity, plaintext: bytes) -> tuple[bytes, Wrapped]:
+        """A part sealed and opened again, not stored yet, for what must be stored in an order of its own."""
+        room = bytearray(sealed_length(len(plaintext)))
+        _, wrapped = self._seal(identity, memoryview(plaintext), memoryview(room))
+        return bytes(room), wrapped
+
+    def _seal(self, identity: PartIdentity, plaintext: memoryview, room: memoryview) -> tuple[int, Wrapped]:
+        data_key = new_data_key()
+        wrapped = self._keys.wrap(data_key, identity.context())
+        length = seal(identity, wrapped.key_id, data_key, plaintext, room)
+        with room[:length] as sealed:
+            check_sealed(identity, self._keys.unwrap(wrapped, identity.context()), plaintext, sealed)
+        return length, wrapped
 
     def get(self, kind: str, row: ArtifactPartRow) -> list[bytes]:
         """The part's plaintext as chunks of up to 1 MiB, after all of it was verified.
@@ -68,17 +91,25 @@ class PartVault:
             FailedPrecondition: KEY_UNKNOWN.
         """
         identity = PartIdentity(row.artifact_id, kind, row.number)
-        data_key = self._keys.unwrap(Wrapped(row.key_id, row.wrapped_key), identity.context())
+        expected = Expected(row.name, row.stored_length, row.length, row.sha256)
+        return self.open(identity, expected, Wrapped(row.key_id, row.wrapped_key))
+
+    def open(self, identity: PartIdentity, expected: Expected, wrapped: Wrapped) -> list[bytes]:
+        """The same of a part that is known from elsewhere than its row.
+
+        Raises: as `get`.
+        """
+        data_key = self._keys.unwrap(wrapped, identity.context())
         # One byte more than expected, so that a longer object is seen to be one.
-        sealed = self.storage.get(row.name, 0, row.stored_length + 1)
-        if len(sealed) != row.stored_length:
-            raise damaged(row, f"expected {row.stored_length} stored bytes, found {len(sealed)}")
+        sealed = self.storage.get(expected.name, 0, expected.stored_length + 1)
+        if len(sealed) != expected.stored_length:
+            raise damaged(identity, f"expected {expected.stored_length} stored bytes, found {len(sealed)}")
         digest, chunks = hashlib.sha256(), []
         for chunk in open_chunks(identity, data_key, sealed):
             digest.update(chunk)
             chunks.append(chunk)
-        if sum(map(len, chunks)) != row.length or digest.digest() != row.sha256:
-            raise damaged(row, "its plaintext is not what the part's row says")
+        if sum(map(len, chunks)) != expected.length or digest.digest() != expected.sha256:
+            raise damaged(identity, "its plaintext is not what is known of the part")
         return chunks
 
 
@@ -88,9 +119,9 @@ def new_name() -> str:
     return f"{PREFIX}{text[:2]}/{text}"
 
 
-def damaged(row: ArtifactPartRow, problem: str) -> DataLoss:
+def damaged(identity: PartIdentity, problem: str) -> DataLoss:
     return DataLoss(
-        f"part {row.number} of artifact {row.artifact_id}: {problem}",
+        f"part {identity.number} of artifact {identity.artifact_id}: {problem}",
         reason="PART_DAMAGED",
-        metadata={"artifact_id": str(row.artifact_id), "part": str(row.number)},
+        metadata={"artifact_id": str(identity.artifact_id), "part": str(identity.number)},
     )

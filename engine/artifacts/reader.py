@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from engine.artifacts.blocking import refuse_on_event_loop
 from engine.artifacts.parts import PartVault, damaged
+from engine.crypto.sealing import PartIdentity
 from engine.db.database import Database
 from engine.db.models import ArtifactPartRow, ArtifactRow
 from engine.errors import Aborted, DataLoss, FailedPrecondition, NotFound, OffsetMismatch
@@ -165,7 +166,7 @@ class ArtifactReader:
                 if end is not None and row.offset >= end:
                     return
                 if row.offset > reached:
-                    raise damaged(row, f"expected to begin at or before {reached}, found {row.offset}")
+                    raise damaged(self._identity(row), f"expected to begin at or before {reached}, found {row.offset}")
                 yield row
                 reached = row.offset + row.length
             if rows:
@@ -186,6 +187,9 @@ class ArtifactReader:
             .limit(ROWS_AT_ONCE)
         )
         return list(session.scalars(wanted))
+
+    def _identity(self, row: ArtifactPartRow) -> PartIdentity:
+        return PartIdentity(row.artifact_id, self.artifact.kind, row.number)
 
     def _growing(self) -> bool:
         """Whether more parts may come; raises when it will never be whole."""

@@ -60,7 +60,7 @@ class Applier:
         self._direct: Loaded | None = None
         """The entity whose new rows, all that is written, have no temp table."""
 
-    def apply(self, backup_id: uuid.UUID | None) -> dict[str, Any]:
+    def apply(self, backup_id: uuid.UUID) -> dict[str, Any]:
         """Applies the plan and gives the facts of the committed effect. The caller has asked `run.take_over` first.
 
         Raises:
@@ -90,7 +90,7 @@ class Applier:
                 self._entries(self._resources.catalogs.read(connection))
                 moved = self._check_relied(connection, catalog, entries, reactions)
                 facts = self._write(connection, entries, reactions, moved)
-                facts |= {"backup_id": str(backup_id) if backup_id else None}
+                facts |= {"backup_id": str(backup_id)}
             fault("imports.apply.written")
             run.mark(connection, facts)
             run.commit(connection)

@@ -1,7 +1,6 @@
 """The stage between plan and apply in which the entities to be written are backed up.
 
-It stands in the chain so that no import runs without passing it; this release has no backups, and the plan and the
-report say so.
+No import runs without passing it, and one whose backup fails does not start.
 """
 
 from __future__ import annotations
@@ -9,16 +8,17 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING
 
+from engine.backups.model import Trigger
+from engine.backups.record import take_before
+
 if TYPE_CHECKING:
     from engine.jobs.run import JobRun
 
-NOT_BACKED_UP = {
-    "code": "NOT_BACKED_UP",
-    "message": "no backup of the entity is taken before the import: this release has none",
-}
 
+def back_up(run: JobRun, entities: list[str]) -> uuid.UUID:
+    """The id of the backup taken before the import: of every entity that it writes, by itself or by foreign keys.
 
-def back_up(run: JobRun, entities: list[str]) -> uuid.UUID | None:
-    """The id of the backup taken before the import; None where none is."""
-    run.notice(NOT_BACKED_UP["code"], NOT_BACKED_UP["message"], entities=", ".join(entities))
-    return None
+    Raises:
+        NotFound, FailedPrecondition, Aborted, DataLoss, Unavailable: what `engine.backups.take` raises.
+    """
+    return take_before(run, Trigger.PRE_IMPORT, entities).id

@@ -17,7 +17,6 @@ from engine.db.platform import Connection, one_row
 from engine.errors import DataInvalid, InternalError
 from engine.faults import fault
 from engine.imports import planfile
-from engine.imports.backup import NOT_BACKED_UP
 from engine.imports.effects import Effects
 from engine.imports.locks import ROW_EXCLUSIVE, SHARE_ROW_EXCLUSIVE, LockChoice, choose_lock, rows_there
 from engine.imports.model import ImportOptions, ImportType, OnDrift
@@ -277,7 +276,7 @@ class PlanWriter:
         }
 
     def _summary(self, head: dict[str, Any], targets: list[Target], total: Counts) -> dict[str, Any]:
-        notices = [NOT_BACKED_UP]
+        notices: list[dict[str, Any]] = []
         asked = ImportOptions.from_record(self._row.options).csv.undo_formula_guard
         if self._options.csv.undo_formula_guard and not asked:
             message = "the file is an export of ours, as it was written: its formula guard is taken off again"

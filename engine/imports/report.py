@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from engine.artifacts import ArtifactKind
 from engine.db.models import ImportRow
 from engine.errors import InternalError
-from engine.imports.backup import NOT_BACKED_UP
 
 if TYPE_CHECKING:
     from engine.jobs.run import JobRun
@@ -75,7 +74,7 @@ def _of_cascade(cascade: dict[str, Any], changed: int) -> dict[str, Any]:
 
 
 def _notices(summary: dict[str, Any], facts: dict[str, Any], report: dict[str, Any]) -> list[dict[str, Any]]:
-    notices = [n for n in summary["notices"] if facts["backup_id"] is None or n["code"] != NOT_BACKED_UP["code"]]
+    notices = list(summary["notices"])
     if report["changed_by_trigger"]:
         what = f"{report['changed_by_trigger']} rows are stored otherwise than planned"
         notices.append({"code": "CHANGED_BY_TRIGGER", "message": f"{what}: a trigger changed them"})

@@ -55,14 +55,14 @@ def advance(
     """
     moved = []
     for field in numbered_fields(fields):
-        name = _sequence_of(connection, entity, field)
+        name = sequence_of(connection, entity, field)
         known = (reached or {}).get(field.column)
         if name is not None and (to := _advance_one(connection, name, field, source, known)) is not None:
             moved.append(Advance(name, to))
     return moved
 
 
-def _sequence_of(connection: Connection, entity: Entity, field: Field) -> str | None:
+def sequence_of(connection: Connection, entity: Entity, field: Field) -> str | None:
     """The qualified, quoted name of the sequence that fills the field."""
     if match := _NEXTVAL.match(field.default or ""):
         return match.group(1).replace("''", "'")

@@ -10,6 +10,7 @@ from engine.jobs.handlers import Handlers
 @cache
 def handlers() -> Handlers:
     """The handlers of this release. Imported late: handlers import the engine that imports this."""
+    from engine.backups.run import BackupHandler
     from engine.exports.run import ExportHandler
     from engine.imports.changesjob import ChangesHandler
     from engine.imports.run import ApplyHandler, PlanHandler
@@ -20,4 +21,5 @@ def handlers() -> Handlers:
         JobKind.IMPORT_APPLY: ApplyHandler(),
         JobKind.IMPORT_CHANGES: ChangesHandler(),
         JobKind.EXPORT: ExportHandler(),
+        JobKind.BACKUP: BackupHandler(),
     }

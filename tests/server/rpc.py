@@ -16,6 +16,7 @@ from google.rpc import error_details_pb2, status_pb2
 from engine.access import CallContext, Caller, bootstrap, resolve_caller
 from engine.access.service import ensure_principal
 from engine.artifacts import ArtifactStore
+from engine.backups.repository import Repository
 from engine.catalog import CatalogSource
 from engine.clock import utc_now
 from engine.config import Settings
@@ -80,12 +81,14 @@ class Edge:
         self.drain = Drain()
         platform = Platform(settings.platform_dsn)
         keys = KeyRing({"k1": bytes(range(32))}, "k1")
-        self.store = ArtifactStore(self.db, storage or storage_from(str(artifacts)), keys)
+        storage = storage or storage_from(str(artifacts))
+        self.store = ArtifactStore(self.db, storage, keys)
         self.resources = Resources(
             settings=settings,
             db=self.db,
             platform=platform,
             artifacts=self.store,
+            repository=Repository(storage, keys),
             catalogs=CatalogSource(platform, settings.platform_schemas, settings.catalog_file),
             bell=Doorbell(redis_url),
             clock=utc_now,

@@ -3,15 +3,20 @@
 from engine.db.models.access import GrantRow, PrincipalRow, RequestIdRow, RoleRow
 from engine.db.models.artifacts import ArtifactPartRow, ArtifactRow
 from engine.db.models.audit import AuditEventRow
+from engine.db.models.backups import BackupDiffRow, BackupRow, BackupVerificationRow
 from engine.db.models.exports import ExportRow
 from engine.db.models.imports import ImportRow
 from engine.db.models.jobs import JobClaimRow, JobEventRow, JobRow, LeaseRow
+from engine.db.models.restores import RestoreRow
 from engine.db.models.uploads import UploadRow
 
 __all__ = [
     "ArtifactPartRow",
     "ArtifactRow",
     "AuditEventRow",
+    "BackupDiffRow",
+    "BackupRow",
+    "BackupVerificationRow",
     "ExportRow",
     "GrantRow",
     "ImportRow",
@@ -21,6 +26,7 @@ __all__ = [
     "LeaseRow",
     "PrincipalRow",
     "RequestIdRow",
+    "RestoreRow",
     "RoleRow",
     "UploadRow",
 ]

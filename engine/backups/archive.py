@@ -1,0 +1,111 @@
+"""One backup, opened: its manifest, and its streams, every byte verified before it is handed out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import zstandard
+
+from engine.artifacts.kinds import ArtifactKind
+from engine.artifacts.parts import Expected, PartVault
+from engine.backups.manifest import SETTINGS, BackedEntity, Manifest, Segment
+from engine.backups.segments import segment_name
+from engine.crypto.keyring import Wrapped
+from engine.crypto.sealing import PartIdentity
+from engine.errors import DataLoss, NotFound
+from engine.storage import Storage
+
+AHEAD = 2
+"""Segments that are opened while the caller uses another: 24 MB."""
+
+
+class Archive:
+    """Made by `Repository.open`; several threads may read streams of it, each its own."""
+
+    def __init__(
+        self, storage: Storage, vault: PartVault, manifest: Manifest, checksum: bytes, wraps: Sequence[Wrapped]
+    ) -> None:
+        self.manifest = manifest
+        self.checksum = checksum
+        """SHA-256 of the manifest."""
+        self._storage = storage
+        self._vault = vault
+        self._wraps = wraps
+
+    def rows(self, entity: BackedEntity, check: Callable[[], None] = lambda: None) -> Iterator[bytes]:
+        """The entity's stream, block by block: COPY text, cut anywhere. `check` is called for each, and may raise.
+
+        Raises:
+            DataLoss: PART_DAMAGED, PART_MISSING, KEY_WRONG, BACKUP_DAMAGED; the last at the end of the stream, when it
+                is not what the manifest says: what was done with it must be undone.
+            FailedPrecondition: KEY_UNKNOWN.
+        """
+        yield from self._stream(self.manifest.stream_of(entity), entity.rows, entity.sha256, check)
+
+    def settings(self) -> Iterator[bytes]:
+        """The control schema's own rows, one JSON object a line. It fails as `rows` does."""
+        expected = self.manifest.settings
+        return self._stream(SETTINGS, int(expected["rows"]), str(expected["sha256"]), lambda: None)
+
+    def require_present(self, check: Callable[[], None] = lambda: None) -> None:
+        """Every object is there, with its length.
+
+        Raises:
+            DataLoss: BACKUP_INCOMPLETE, with the number of those that are not, and the first.
+        """
+        folder = segment_name(self.manifest.artifact_id, "")
+        found = {}
+        for stored in self._storage.list(folder):
+            check()
+            found[stored.name.removeprefix(folder)] = stored.size
+        lacking = [n for n, s in enumerate(self.manifest.segments) if found.get(s.name) != s.stored]
+        if lacking:
+            first = self.manifest.segments[lacking[0]]
+            raise DataLoss(
+                f"backup: {len(lacking)} of {len(self.manifest.segments)} segments are missing or of another length;"
+                f" the first is segment {lacking[0]}, expected {first.stored} bytes, found"
+                f" {found.get(first.name, 'none')}",
+                reason="BACKUP_INCOMPLETE",
+                metadata={"segment": str(lacking[0]), "lacking": str(len(lacking))},
+            )
+
+    def _stream(self, stream: str, rows: int, sha256: str, check: Callable[[], None]) -> Iterator[bytes]:
+        digest, lines = hashlib.sha256(), 0
+        for block in self._blocks(self.manifest.numbered(stream)):
+            check()
+            digest.update(block)
+            lines += block.count(b"\n")
+            yield block
+        if (lines, digest.hexdigest()) != (rows, sha256):
+            raise DataLoss(
+                f"backup: the stream {stream} has {lines} rows, or other bytes, expected {rows} and the manifest's",
+                reason="BACKUP_DAMAGED",
+            )
+
+    def _blocks(self, segments: list[tuple[int, Segment]]) -> Iterator[bytes]:
+        with ThreadPoolExecutor(AHEAD, thread_name_prefix="backup-reader") as helper:
+            waiting: list[Future[bytes]] = []
+            for number, segment in segments:
+                waiting.append(helper.submit(self._open, number, segment))
+                if len(waiting) > AHEAD:
+                    yield waiting.pop(0).result()
+            for future in waiting:
+                yield future.result()
+
+    def _open(self, number: int, segment: Segment) -> bytes:
+        identity = PartIdentity(self.manifest.artifact_id, ArtifactKind.SEGMENT, number)
+        name = segment_name(self.manifest.artifact_id, segment.name)
+        expected = Expected(name, segment.stored, segment.length, bytes.fromhex(segment.sha256))
+        try:
+            packed = b"".join(self._vault.open(identity, expected, self._wraps[number]))
+        except NotFound:
+            raise DataLoss(f"backup: segment {number} is missing", reason="PART_MISSING") from None
+        try:
+            block = zstandard.ZstdDecompressor().decompress(packed, max_output_size=segment.bytes)
+        except zstandard.ZstdError:
+            raise DataLoss(f"backup: segment {number} cannot be decompressed", reason="BACKUP_DAMAGED") from None
+        if len(block) != segment.bytes:
+            raise DataLoss(f"backup: segment {number} has another size than it must have", reason="BACKUP_DAMAGED")
+        return block

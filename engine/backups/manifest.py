@@ -1,0 +1,206 @@
+"""What a backup says of itself: `docs/archive-format.md`, section 5."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from engine.catalog import Entity
+from engine.errors import DataLoss
+
+FORMAT = 1
+SETTINGS = "settings"
+"""The name of the stream that holds the control schema's own rows."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a stream: its name, its type as it is declared, that type without domains, whether it is secret."""
+
+    name: str
+    type: str
+    storage_type: str
+    secret: bool
+
+
+@dataclass(frozen=True)
+class BackedSequence:
+    """A sequence behind a column, as it stood soon after the snapshot; `name` is qualified and quoted."""
+
+    name: str
+    column: str
+    last_value: int
+    is_called: bool
+    increment: int
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A foreign key of the entity."""
+
+    name: str
+    columns: tuple[str, ...]
+    target_schema: str
+    target_table: str
+    target_columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class BackedEntity:
+    """One entity of a backup: where its rows were, what its stream holds, and what proves it."""
+
+    entity: str
+    schema: str
+    table: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+    schema_fingerprint: str
+    rows: int
+    bytes: int
+    sha256: str
+    fingerprint: int
+    sequences: tuple[BackedSequence, ...]
+    references: tuple[Reference, ...]
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One segment: its stream, the last part of its object's name, bytes of its block, and what its part must be."""
+
+    stream: str
+    name: str
+    bytes: int
+    length: int
+    stored: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A backup's own word. Only what stands here is known of its segments."""
+
+    backup_id: uuid.UUID
+    artifact_id: uuid.UUID
+    backup_type: str
+    trigger_type: str
+    name: str
+    created_at: datetime
+    snapshot_at: datetime
+    requested_by: dict[str, str]
+    database: dict[str, str]
+    seed: int
+    entities: tuple[BackedEntity, ...]
+    settings: dict[str, Any]
+    """`{rows, sha256}`."""
+    segments: tuple[Segment, ...]
+    not_covered: tuple[dict[str, str], ...]
+
+    def entity(self, name: str) -> BackedEntity | None:
+        return next((e for e in self.entities if e.entity == name), None)
+
+    def stream_of(self, entity: BackedEntity) -> str:
+        return str(self.entities.index(entity))
+
+    def numbered(self, stream: str) -> list[tuple[int, Segment]]:
+        """The stream's segments with their numbers, in order."""
+        return [(number, segment) for number, segment in enumerate(self.segments) if segment.stream == stream]
+
+    @property
+    def stored_bytes(self) -> int:
+        """Of all segments, sealed."""
+        return sum(segment.stored for segment in self.segments)
+
+    def stored_of(self, entity: BackedEntity) -> int:
+        stream = self.stream_of(entity)
+        return sum(segment.stored for segment in self.segments if segment.stream == stream)
+
+    def encoded(self) -> bytes:
+        """The JSON whose SHA-256 is the backup's checksum."""
+        record = asdict(self) | {
+            "format": FORMAT,
+            "backup_id": str(self.backup_id),
+            "artifact_id": str(self.artifact_id),
+            "created_at": self.created_at.isoformat(),
+            "snapshot_at": self.snapshot_at.isoformat(),
+        }
+        for entity in record["entities"]:
+            entity["fingerprint"] = str(entity["fingerprint"])
+        return json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+    @classmethod
+    def decoded(cls, data: bytes) -> Manifest:
+        """Raises:
+        DataLoss: BACKUP_DAMAGED for what is no manifest; BACKUP_FORMAT for one of a format we do not know.
+        """
+        try:
+            record = json.loads(data)
+            found = record.pop("format")
+        except (ValueError, KeyError, AttributeError):
+            raise DataLoss("backup: its manifest is not one", reason="BACKUP_DAMAGED") from None
+        if found != FORMAT:
+            raise DataLoss(f"backup: found format {found}, expected {FORMAT}", reason="BACKUP_FORMAT")
+        try:
+            return cls(
+                **record
+                | {
+                    "backup_id": uuid.UUID(record["backup_id"]),
+                    "artifact_id": uuid.UUID(record["artifact_id"]),
+                    "created_at": datetime.fromisoformat(record["created_at"]),
+                    "snapshot_at": datetime.fromisoformat(record["snapshot_at"]),
+                    "entities": tuple(map(_entity, record["entities"])),
+                    "segments": tuple(Segment(**segment) for segment in record["segments"]),
+                    "not_covered": tuple(record["not_covered"]),
+                }
+            )
+        except (ValueError, KeyError, TypeError):
+            raise DataLoss("backup: its manifest lacks something, or holds too much", reason="BACKUP_DAMAGED") from None
+
+
+def checksum_of(encoded: bytes) -> bytes:
+    return hashlib.sha256(encoded).digest()
+
+
+def columns_of(entity: Entity) -> tuple[Column, ...]:
+    """The columns that a backup of the entity holds: all that are not generated."""
+    return tuple(Column(f.column, f.type, f.storage_type, f.secret) for f in entity.stored)
+
+
+def references_of(entity: Entity) -> tuple[Reference, ...]:
+    return tuple(
+        Reference(k.name, k.columns, k.target_schema, k.target_table, k.target_columns) for k in entity.references
+    )
+
+
+def _entity(record: dict[str, Any]) -> BackedEntity:
+    return BackedEntity(
+        **record
+        | {
+            "columns": tuple(Column(**column) for column in record["columns"]),
+            "key": tuple(record["key"]),
+            "fingerprint": int(record["fingerprint"]),
+            "sequences": tuple(BackedSequence(**sequence) for sequence in record["sequences"]),
+            "references": tuple(
+                Reference(
+                    r["name"],
+                    _texts(r["columns"]),
+                    r["target_schema"],
+                    r["target_table"],
+                    _texts(r["target_columns"]),
+                )
+                for r in record["references"]
+            ),
+        }
+    )
+
+
+def _texts(found: Sequence[str]) -> tuple[str, ...]:
+    return tuple(found)

@@ -1,0 +1,337 @@
+"""Backups as the server asks for them: short control transactions, and a look at the manifest where keys matter."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from engine.access import Caller, once
+from engine.audit import record_change, record_intent
+from engine.backups.archive import Archive
+from engine.backups.model import BackupRequest, BackupType, Trigger, VerifyLevel
+from engine.backups.record import new_backup
+from engine.backups.states import GOOD, BackupStatus, move
+from engine.backups.take import entities_of, not_backed_up
+from engine.catalog import Catalog, Entity
+from engine.db.models import BackupDiffRow, BackupRow, BackupVerificationRow, JobRow, RestoreRow
+from engine.errors import FailedPrecondition, InternalError, NotBuilt, NotFound
+from engine.jobs.model import FINISHED, Claim, ClaimMode, JobKind
+from engine.jobs.service import create_job
+from engine.paging import Page, Paging, created_within, newest_first
+from engine.resources import Resources
+
+S = BackupStatus
+
+RESTORE_ENDED = ("COMPLETED", "FAILED", "ROLLED_BACK", "CANCELLED", "EXPIRED")
+
+
+class Backups:
+    """One object a process; every method is one call of one caller."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+
+    def create(self, caller: Caller, request: BackupRequest, request_id: str, body_sha256: bytes) -> BackupRow:
+        """Records a backup and its job.
+
+        Raises:
+            NotBuilt: NOT_BUILT for INCREMENTAL; NotFound: ENTITY_UNKNOWN; PermissionDenied: PERMISSION_MISSING;
+            FailedPrecondition: ENTITY_NOT_BACKED_UP; AlreadyExists: REQUEST_ID_REUSED.
+        """
+        if request.backup_type is not BackupType.FULL:
+            raise NotBuilt(f"backup_type: found {request.backup_type}, expected FULL", reason="NOT_BUILT")
+        entities = _wanted(self._resources.catalogs.load(), caller, request.entity_types)
+        now = self._resources.clock()
+        with self._resources.db.transaction() as session:
+
+            def make() -> uuid.UUID:
+                row = new_backup(caller, Trigger.MANUAL, entities, request.name, now, hold=request.hold)
+                session.add(row)
+                session.flush()
+                details = {"entity_types": entities, "hold": request.hold}
+                intent_id = record_intent(session, caller, "backups.create", "backups", row.id, details, now)
+                row.job_id = self._job(session, caller, JobKind.BACKUP, row, entities, intent_id, now).id
+                return row.id
+
+            backup_id, fresh = once(session, caller, "CreateBackup", request_id, body_sha256, make, now)
+            row = _get(session, backup_id)
+        if fresh:
+            self._resources.bell.ring()
+        return row
+
+    def get(self, caller: Caller, backup_id: uuid.UUID) -> BackupRow:
+        """Raises:
+        NotFound: BACKUP_UNKNOWN, also for one with an entity the caller may not read backups of.
+        """
+        with self._resources.db.transaction() as session:
+            row = _get(session, backup_id)
+        _require(caller, "backups.read", row)
+        return row
+
+    def list(
+        self,
+        caller: Caller,
+        paging: Paging,
+        statuses: Sequence[str] = (),
+        triggers: Sequence[str] = (),
+        entity_type: str = "",
+        created: tuple[datetime | None, datetime | None] = (None, None),
+    ) -> Page[BackupRow]:
+        """Newest first, of the entities whose backups the caller may read; `created` is from (inside) and until."""
+        query = created_within(select(BackupRow), BackupRow.created_at, created)
+        if entity_type:
+            query = query.where(BackupRow.entity_types.contains([entity_type]))
+        if statuses:
+            query = query.where(BackupRow.status.in_(statuses))
+        if triggers:
+            query = query.where(BackupRow.trigger_type.in_(triggers))
+        if not caller.may("backups.read", "*"):
+            names = [e.name for e in self._resources.catalogs.load().entities() if caller.may("backups.read", e.name)]
+            query = query.where(BackupRow.entity_types.contained_by(names))
+        with self._resources.db.transaction() as session:
+            return newest_first(session, query, paging, BackupRow.created_at, BackupRow.id)
+
+    def verify(
+        self, caller: Caller, backup_id: uuid.UUID, level: VerifyLevel, request_id: str, body_sha256: bytes
+    ) -> uuid.UUID:
+        """Puts a verification into the queue; its job. The manifest is opened at the call, so that a missing or wrong
+        key is told before anything starts.
+
+        Raises:
+            NotFound: BACKUP_UNKNOWN, BACKUP_GONE; FailedPrecondition: BACKUP_STATE, KEY_UNKNOWN;
+            DataLoss: KEY_WRONG, BACKUP_DAMAGED; PermissionDenied; AlreadyExists: REQUEST_ID_REUSED.
+        """
+        row = self.get(caller, backup_id)
+        _require(caller, "backups.verify", row)
+        self.archive(row)
+        now = self._resources.clock()
+        with self._resources.db.transaction() as session:
+
+            def make() -> uuid.UUID:
+                details = {"level": level.value}
+                intent_id = record_intent(session, caller, "backups.verify", "backups", row.id, details, now)
+                job = self._job(session, caller, JobKind.BACKUP_VERIFY, row, row.entity_types, intent_id, now)
+                session.add(BackupVerificationRow(job_id=job.id, backup_id=row.id, level=level.value, created_at=now))
+                return job.id
+
+            job_id, fresh = once(session, caller, "VerifyBackup", request_id, body_sha256, make, now)
+        if fresh:
+            self._resources.bell.ring()
+        return job_id
+
+    def diff(
+        self, caller: Caller, backup_id: uuid.UUID, entity_types: Sequence[str], request_id: str, body_sha256: bytes
+    ) -> uuid.UUID:
+        """Puts a comparison with the live rows into the queue; its job.
+
+        Raises:
+            NotFound: BACKUP_UNKNOWN, BACKUP_GONE, ENTITY_UNKNOWN; FailedPrecondition: BACKUP_STATE, KEY_UNKNOWN;
+            DataLoss: KEY_WRONG, BACKUP_DAMAGED; PermissionDenied; AlreadyExists: REQUEST_ID_REUSED.
+        """
+        row = self.get(caller, backup_id)
+        _require(caller, "backups.compare", row)
+        self.archive(row)
+        entities = held_entities(self._resources.catalogs.load(), row, entity_types)
+        now = self._resources.clock()
+        with self._resources.db.transaction() as session:
+
+            def make() -> uuid.UUID:
+                details = {"entity_types": entities}
+                intent_id = record_intent(session, caller, "backups.compare", "backups", row.id, details, now)
+                job = self._job(session, caller, JobKind.BACKUP_DIFF, row, entities, intent_id, now)
+                session.add(
+                    BackupDiffRow(
+                        job_id=job.id,
+                        backup_id=row.id,
+                        entity_types=entities,
+                        principal_id=caller.principal_id,
+                        entities=[],
+                        created_at=now,
+                    )
+                )
+                return job.id
+
+            job_id, fresh = once(session, caller, "DiffBackup", request_id, body_sha256, make, now)
+        if fresh:
+            self._resources.bell.ring()
+        return job_id
+
+    def hold(self, caller: Caller, backup_id: uuid.UUID, *, held: bool = True) -> BackupRow:
+        """Puts a hold on the backup, or takes it off; one that is as it shall be stays so.
+
+        Raises:
+            NotFound: BACKUP_UNKNOWN; PermissionDenied; FailedPrecondition: BACKUP_STATE for one whose bytes are gone.
+        """
+        now = self._resources.clock()
+        with self._resources.db.transaction() as session:
+            row = _get(session, backup_id, lock=True)
+            _require(caller, "backups.hold", row)
+            if held and row.status not in (*GOOD, S.PENDING):
+                raise _state(row, "one that is good or being made")
+            if row.held != held:
+                record_change(session, caller, "backups.hold", "backups", row.id, now)
+                row.held, row.updated_at = held, now
+        return row
+
+    def delete(self, caller: Caller, backup_id: uuid.UUID) -> BackupRow:
+        """Removes the bytes of an ended backup; a deleted one stays deleted.
+
+        Raises:
+            FailedPrecondition: BACKUP_IN_USE while it is held or a job or restore needs it; BACKUP_STATE while it is
+                being made; PermissionDenied; NotFound: BACKUP_UNKNOWN.
+        """
+        now = self._resources.clock()
+        with self._resources.db.transaction() as session:
+            row = _get(session, backup_id, lock=True)
+            _require(caller, "backups.delete", row)
+            if row.status == S.DELETED:
+                return row
+            if why := in_use(session, row):
+                raise FailedPrecondition(
+                    f"backup: {why}", reason="BACKUP_IN_USE", metadata={"backup_id": str(backup_id)}
+                )
+            record_change(session, caller, "backups.delete", "backups", row.id, now)
+            move(row, S.DELETED, now)
+        remove(self._resources, backup_id)
+        return row
+
+    def archive(self, row: BackupRow) -> Archive:
+        """The backup of this record, opened.
+
+        Raises:
+            FailedPrecondition: BACKUP_STATE, KEY_UNKNOWN; NotFound: BACKUP_GONE; DataLoss: KEY_WRONG, BACKUP_DAMAGED.
+        """
+        return open_archive(self._resources, row)
+
+    def _job(
+        self,
+        session: Session,
+        caller: Caller,
+        kind: JobKind,
+        row: BackupRow,
+        entities: Sequence[str],
+        intent_id: uuid.UUID,
+        now: datetime,
+    ) -> JobRow:
+        return create_job(
+            session,
+            kind=kind,
+            resource_type="backups",
+            resource_id=row.id,
+            claims=[Claim(entity, ClaimMode.READ) for entity in entities],
+            caller=caller,
+            intent_id=intent_id,
+            now=now,
+        )
+
+
+def open_archive(resources: Resources, row: BackupRow) -> Archive:
+    """As `Backups.archive`; what the record says and the manifest says must agree."""
+    if row.status not in GOOD or row.artifact_id is None:
+        raise _state(row, "a good one")
+    archive = resources.repository.open(row.artifact_id, row.manifest_sha256)
+    if archive.manifest.backup_id != row.id:
+        raise InternalError("the manifest of this backup names another", reason="BACKUP_DAMAGED")
+    return archive
+
+
+def in_use(session: Session, row: BackupRow) -> str:
+    """Why the backup must stay; empty when it need not."""
+    if row.held:
+        return "it is held; release it first"
+    working = select(JobRow.id).where(
+        JobRow.resource_type == "backups", JobRow.resource_id == row.id, JobRow.state.not_in(FINISHED)
+    )
+    if session.scalars(working.limit(1)).first() is not None:
+        return "a job works with it"
+    restores = select(RestoreRow.id).where(
+        (RestoreRow.backup_id == row.id) | (RestoreRow.pre_restore_backup_id == row.id),
+        RestoreRow.status.not_in(RESTORE_ENDED),
+    )
+    if session.scalars(restores.limit(1)).first() is not None:
+        return "a restore to it, or behind it, has not ended"
+    return ""
+
+
+def remove(resources: Resources, backup_id: uuid.UUID) -> None:
+    """Deletes the bytes of a backup that ended without use, and then says so on its record; it may be repeated."""
+    with resources.db.transaction() as session:
+        row = _get(session, backup_id)
+    if row.artifact_id is None or row.status in (*GOOD, S.PENDING):
+        return
+    resources.repository.delete(row.artifact_id)
+    with resources.db.transaction() as session:
+        again = _get(session, backup_id, lock=True)
+        if again.artifact_id == row.artifact_id and again.status not in (*GOOD, S.PENDING):
+            again.artifact_id = None
+
+
+def held_entities(catalog: Catalog, row: BackupRow, names: Sequence[str]) -> list[str]:
+    """The entities of the backup that are meant, groups resolved; all of them where none is named.
+
+    Raises:
+        NotFound: ENTITY_UNKNOWN for one that the backup does not hold.
+    """
+    if not names:
+        return list(row.entity_types)
+    found: dict[str, None] = {}
+    for name in names:
+        members = [e.name for e in catalog.entities() if name and e.group == name and e.name in row.entity_types]
+        if not members and name not in row.entity_types:
+            raise NotFound(
+                f"entity: the backup holds no {name[:80]!r}", reason="ENTITY_UNKNOWN", metadata={"entity": name[:80]}
+            )
+        found |= dict.fromkeys(members or [name])
+    return list(found)
+
+
+def _wanted(catalog: Catalog, caller: Caller, names: Sequence[str]) -> list[str]:
+    """The entities that are meant, each permitted and fit to be backed up."""
+    if not names:
+        entities = [e for e in catalog.entities() if not not_backed_up(e)]
+        if not entities:
+            raise FailedPrecondition("found no entity that can be backed up", reason="ENTITY_NOT_BACKED_UP")
+    else:
+        entities = _named(catalog, caller, names)
+    for entity in entities:
+        caller.require("backups.create", entity.name)
+    return [entity.name for entity in entities_of(catalog, [e.name for e in entities])]
+
+
+def _named(catalog: Catalog, caller: Caller, names: Sequence[str]) -> list[Entity]:
+    found: dict[str, Entity] = {}
+    for name in names:
+        members = [entity for entity in catalog.entities() if name and entity.group == name]
+        if not members:
+            caller.require("backups.create", name)  # first: who may not learns not whether it exists
+            members = [catalog.entity(name)]
+        found |= {entity.name: entity for entity in members if entity.name not in found}
+    return list(found.values())
+
+
+def _require(caller: Caller, operation: str, row: BackupRow) -> None:
+    if not all(caller.may("backups.read", entity) for entity in row.entity_types):
+        raise _unknown(row.id)
+    for entity in row.entity_types:
+        caller.require(operation, entity)
+
+
+def _state(row: BackupRow, expected: str) -> FailedPrecondition:
+    return FailedPrecondition(
+        f"backup: found it {row.status}, expected {expected}", reason="BACKUP_STATE", metadata={"status": row.status}
+    )
+
+
+def _get(session: Session, backup_id: uuid.UUID, *, lock: bool = False) -> BackupRow:
+    row = session.get(BackupRow, backup_id, with_for_update=lock, populate_existing=True)
+    if row is None:
+        raise _unknown(backup_id)
+    return row
+
+
+def _unknown(backup_id: uuid.UUID) -> NotFound:
+    return NotFound("backup: found none with this id", reason="BACKUP_UNKNOWN", metadata={"backup_id": str(backup_id)})
