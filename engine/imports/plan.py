@@ -18,7 +18,7 @@ from engine.access import Caller
 from engine.catalog import Catalog, Entity
 from engine.db.models import ImportRow, UploadRow
 from engine.db.platform import Connection
-from engine.errors import Aborted, DataInvalid, FailedPrecondition, PlatformNotPrepared
+from engine.errors import Aborted, DataInvalid, FailedPrecondition
 from engine.faults import fault
 from engine.formats.base import Reader
 from engine.imports.edges import Edge, Table, read_edges
@@ -35,8 +35,8 @@ from engine.imports.sources import open_sources
 from engine.imports.sqltext import ROW, all_of, equal, joined, listed
 from engine.imports.staging import Staging
 from engine.imports.targets import Target, make_target
+from engine.imports.temporary import temp_tables
 from engine.imports.validate import Judge, Judged
-from engine.jobs.fence import temporary_sql
 
 if TYPE_CHECKING:
     from engine.jobs.run import JobRun
@@ -77,7 +77,7 @@ class Planner:
                     connection, target.entity, target.columns,
                     mode=self._mode, key=target.key, number=target.number,
                 )  # fmt: skip
-            with _temp_tables(connection):
+            with temp_tables(connection):
                 for target in targets:
                     target.staging.create()
                 effects = self._effects(connection, catalog, targets)
@@ -266,28 +266,6 @@ def _stays(target: Target | None, edge: Edge) -> sql.Composable | None:
             )
         )
     return all_of(*conditions) if conditions else None
-
-
-@contextmanager
-def _temp_tables(connection: Connection) -> Iterator[None]:
-    """What keeps us from making temp tables is the platform's to change: a missing right, or an event trigger.
-
-    Raises:
-        PlatformNotPrepared: PLATFORM_NOT_PREPARED.
-    """
-    try:
-        yield
-    except psycopg.Error as error:
-        if not (isinstance(error, psycopg.errors.InsufficientPrivilege) or is_refusal(error)):
-            raise
-        grant = temporary_sql(connection.info.dbname, connection.info.user)
-        raise PlatformNotPrepared(
-            f"platform database: it let us make no temporary tables (SQLSTATE {error.sqlstate}); they take the right"
-            f" to ({grant.strip()}), the right to use the types of the columns, transactions that may write and no"
-            " event trigger that refuses them; `dataops-admin doctor` says which it is",
-            reason="PLATFORM_NOT_PREPARED",
-            metadata={"sql": grant},
-        ) from None
 
 
 @contextmanager

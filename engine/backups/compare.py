@@ -1,0 +1,492 @@
+"""A backup against the live rows: staged in temp tables, proven there, compared by the key.
+
+The differences are kept as a plan's streams (`engine.imports.planfile`), so that they are looked at as a plan is: they
+say what going back to the backup would do. The comparison itself is one REPEATABLE READ READ ONLY transaction over all
+entities, undone at its end; temp tables are made and filled before it, as a read-only one makes none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+from psycopg import IsolationLevel, sql
+
+from engine.backups.archive import Archive
+from engine.backups.manifest import BackedEntity, Column
+from engine.backups.take import Work, total_of
+from engine.catalog import Catalog, Entity, Field
+from engine.db.copy import CopyOut, write_copy
+from engine.db.platform import Connection, one_number, one_row
+from engine.errors import Aborted, DataLoss, FailedPrecondition, InternalError, InvalidRequest, NotFound
+from engine.imports import planfile
+from engine.imports.fingerprints import fingerprint
+from engine.imports.refusals import is_refusal
+from engine.imports.sqltext import Temp, all_of, creation, joined, listed
+from engine.imports.temporary import temp_tables
+
+MOST_TOUCHED = 800
+"""Columns of one line of differences: they stand in it twice, and a SELECT has 1,664 at the most."""
+
+ReadCatalog = Callable[[Connection], Catalog]
+Look = Callable[[Entity, BackedEntity, Temp], None]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One entity: its rows in the backup are only_in_backup + different + equal, live only_live + different + equal."""
+
+    entity: str
+    only_in_backup: int
+    only_live: int
+    different: int
+    equal: int
+    streams: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Their entries in the head, by name; none where rows have no key to be told apart by."""
+    head: dict[str, Any] = field(default_factory=dict)
+    """The entity's entry in the head."""
+
+    def as_record(self) -> dict[str, Any]:
+        """What people are shown."""
+        names = ("entity", "only_in_backup", "only_live", "different", "equal")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A column of the backup and the live field that has its values."""
+
+    backed: Column
+    live: Field
+
+
+def staged_table(number: int) -> Temp:
+    """The temp table of the entity with this number."""
+    return Temp(f"backed_{number}")
+
+
+def pairs_of(live: Entity, backed: BackedEntity, renames: Mapping[str, str]) -> list[Pair]:
+    """The columns that both have, in the live order; `renames` says what a column of the backup is called now, and
+    nothing for one that is gone.
+
+    Raises:
+        InvalidRequest: OPTION_INVALID when two columns of the backup are to become one.
+    """
+    found: dict[str, Column] = {}
+    for column in backed.columns:
+        name = renames.get(column.name, column.name)
+        if not name:
+            continue
+        if name in found:
+            raise InvalidRequest(
+                f"renames: {live.name}: found {found[name].name} and {column.name} of the backup for the column {name},"
+                " expected one",
+                reason="OPTION_INVALID",
+            )
+        found[name] = column
+    return [Pair(found[f.column], f) for f in live.stored if f.column in found]
+
+
+# --- staging
+
+
+def stage(
+    work: Work, connection: Connection, archive: Archive, entity: BackedEntity, table: Temp, *, done: int = 0
+) -> None:
+    """The entity's rows in a temp table of the backup's own columns and types, proven. The session must be in
+    autocommit, or in a transaction that may write.
+
+    Args:
+        done: rows of the present stage that were done before.
+
+    Raises:
+        FailedPrecondition: SCHEMA_INCOMPATIBLE when a type is gone, or does not read a value any more.
+        DataLoss: BACKUP_DAMAGED when the rows are not those of the manifest; what `Archive.rows` raises.
+        PlatformNotPrepared: PLATFORM_NOT_PREPARED.
+    """
+    _require_types(connection, entity)
+    columns = [sql.SQL("{} {}").format(sql.Identifier(c.name), sql.SQL(c.storage_type)) for c in entity.columns]
+    with temp_tables(connection):
+        connection.execute(creation(table, columns))
+    try:
+        copied = _copy_in(work, connection, archive, entity, table, done)
+    except psycopg.Error as error:
+        if not is_refusal(error):
+            raise
+        # the bytes are those that were sealed, so it is the type that changed; the server's text would quote them
+        raise FailedPrecondition(
+            f"{entity.entity}: found a value that its type does not read any more (SQLSTATE {error.sqlstate})",
+            reason="SCHEMA_INCOMPATIBLE",
+            metadata={"entity": entity.entity},
+        ) from None
+    connection.execute(sql.SQL("ANALYZE {}").format(table))
+    work.check()
+    rows, total = one_row(connection, total_of(table, entity.column_names, archive.manifest.seed))
+    if (copied, int(rows), int(total)) != (entity.rows, entity.rows, entity.fingerprint):
+        raise DataLoss(
+            f"{entity.entity}: found {rows} rows of the backup, expected {entity.rows}, of"
+            f" {'the same' if int(total) == entity.fingerprint else 'another'} fingerprint",
+            reason="BACKUP_DAMAGED",
+            metadata={"entity": entity.entity},
+        )
+
+
+def _require_types(connection: Connection, entity: BackedEntity) -> None:
+    types = list(dict.fromkeys(c.storage_type for c in entity.columns))
+    row = connection.execute(
+        "SELECT coalesce(array_agg(t) FILTER (WHERE to_regtype(t) IS NULL), '{}') FROM unnest(%s::text[]) t", (types,)
+    ).fetchone()
+    gone = set(row[0]) if row else set()
+    for column in entity.columns:
+        if column.storage_type in gone:
+            raise FailedPrecondition(
+                f"{entity.entity}: the column {column.name} was of the type {column.storage_type}, found none such now",
+                reason="SCHEMA_INCOMPATIBLE",
+                metadata={"entity": entity.entity, "column": column.name, "type": column.storage_type},
+            )
+
+
+def _copy_in(work: Work, connection: Connection, archive: Archive, entity: BackedEntity, table: Temp, done: int) -> int:
+    with connection.cursor() as cursor:
+        with cursor.copy(sql.SQL("COPY {} FROM STDIN").format(table)) as copy:
+            for block in archive.rows(entity, work.check):
+                write_copy(copy, block)
+                done += block.count(b"\n")
+                work.progress(rows=done)
+        return cursor.rowcount
+
+
+# --- comparing all
+
+
+def compare_all(
+    work: Work,
+    connection: Connection,
+    catalog: Catalog,
+    archive: Archive,
+    names: Sequence[str],
+    renames: Mapping[str, Mapping[str, str]],
+    sink: planfile.PartSink,
+    *,
+    look: Look | None = None,
+    read_catalog: ReadCatalog | None = None,
+) -> tuple[list[Compared], bytes]:
+    """Stages and compares the entities, writes the streams and the head into `sink`, and gives the head's digest.
+
+    Nothing but temp tables is written on the platform, by the server's own word: the comparison is READ ONLY. The
+    session must be in autocommit; the temp tables are dropped at the end.
+
+    Args:
+        renames: by entity, what a column of the backup is called now.
+        look: is called for each entity inside of the transaction, when all are compared and all still staged.
+        read_catalog: reads the catalog again, under the locks, to be sure that no definition has moved.
+
+    Raises:
+        NotFound: ENTITY_UNKNOWN; Aborted: CATALOG_MOVED; InvalidRequest: OPTION_INVALID; what `stage` raises.
+        psycopg.errors.LockNotAvailable: a table is locked by somebody who changes its definition.
+    """
+    entities = [(catalog.entity(name), _held(archive, name)) for name in names]
+    tables = [staged_table(number) for number in range(len(entities))]
+    total, done = sum(backed.rows for _, backed in entities), 0
+    work.stage("LOAD", rows=total)
+    try:
+        for (_, backed), table in zip(entities, tables, strict=True):
+            stage(work, connection, archive, backed, table, done=done)
+            done += backed.rows
+        work.stage("COMPARE", rows=total)
+        found: list[Compared] = []
+        with _snapshot(connection, [live for live, _ in entities], read_catalog):
+            for number, ((live, backed), table) in enumerate(zip(entities, tables, strict=True)):
+                own = renames.get(live.name, {})
+                found.append(compare(connection, live, backed, table, own, number, sink, archive.manifest.seed))
+                work.progress(rows=sum(c.only_in_backup + c.different + c.equal for c in found))
+            if look is not None:
+                for (live, backed), table in zip(entities, tables, strict=True):
+                    look(live, backed, table)
+                    work.check()
+    finally:
+        _drop(connection, tables)
+    head = {
+        "format": planfile.FORMAT,
+        "backup_id": str(archive.manifest.backup_id),
+        "checksum": archive.checksum.hex(),
+        "entities": [compared.head for compared in found],
+        "cascades": [],
+        "seed": archive.manifest.seed,
+        "streams": {name: entry for compared in found for name, entry in compared.streams.items()},
+    }
+    return found, planfile.write_head(sink, head)
+
+
+def _held(archive: Archive, name: str) -> BackedEntity:
+    backed = archive.manifest.entity(name)
+    if backed is None:
+        raise NotFound(f"entity: the backup holds no {name[:80]!r}", reason="ENTITY_UNKNOWN", metadata={"entity": name})
+    return backed
+
+
+@contextmanager
+def _snapshot(connection: Connection, entities: Sequence[Entity], read_catalog: ReadCatalog | None) -> Iterator[None]:
+    """One moment of the platform, read only, and undone. Locks come first: another session's TRUNCATE or rewriting
+    ALTER would let an older snapshot read nothing."""
+    connection.isolation_level, connection.read_only = IsolationLevel.REPEATABLE_READ, True
+    try:
+        with connection.transaction(force_rollback=True):
+            if entities:
+                names = joined(e.qualified for e in sorted(entities, key=lambda e: (e.schema, e.table)))
+                connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(names))
+            if read_catalog is not None:
+                _require_same(read_catalog(connection), entities)
+            # of a table that was never analyzed it would take a row for all
+            connection.execute("SET LOCAL enable_nestloop = off")
+            yield
+    finally:
+        if not connection.closed:
+            connection.isolation_level = connection.read_only = None
+
+
+def _require_same(catalog: Catalog, entities: Sequence[Entity]) -> None:
+    for entity in entities:
+        if catalog.entity(entity.name).fingerprint != entity.fingerprint:
+            raise Aborted(f"{entity.name}: its definition changed while comparing began", reason="CATALOG_MOVED")
+
+
+def _drop(connection: Connection, tables: Sequence[Temp]) -> None:
+    """One by one: the server locks all that one transaction drops. What cannot be dropped goes with the session."""
+    with suppress(psycopg.Error):
+        for table in tables:
+            connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(table))
+
+
+# --- comparing one
+
+
+def compare(
+    connection: Connection,
+    live: Entity,
+    backed: BackedEntity,
+    table: Temp,
+    renames: Mapping[str, str],
+    number: int,
+    sink: planfile.PartSink,
+    seed: int,
+) -> Compared:
+    """The live rows, as this connection's transaction sees them, against the staged ones.
+
+    Values are the same if their texts are, as fingerprints have it: 1.0 is not 1.00. Streams `<number>.INSERT` (rows
+    only in the backup), `<number>.UPDATE` (new: the backup's values, old: those of now) and `<number>.DELETE` (only
+    live), in key order. Where rows have no key, or another one than then, whole rows are counted without streams.
+
+    Raises:
+        InvalidRequest: OPTION_INVALID; InternalError: DIFFERENCES_SUM.
+    """
+    pairs = pairs_of(live, backed, renames)
+    key = _key(live, backed, renames, pairs)
+    if key:
+        return _ByKey(connection, live, backed, table, pairs, key, number, seed).compare(sink)
+    return _whole_rows(connection, live, backed, table, pairs, seed)
+
+
+def _key(live: Entity, backed: BackedEntity, renames: Mapping[str, str], pairs: Sequence[Pair]) -> tuple[str, ...]:
+    """The key that tells rows apart in both, in the live order of its columns; empty where there is none."""
+    then = {renames.get(c, c) for c in backed.key}
+    if not then or not then <= {p.live.column for p in pairs}:
+        return ()
+    keys = [live.key, *(k.columns for k in live.unique if k.usable)]
+    return next((key for key in keys if set(key) == then), ())
+
+
+def _head(
+    live: Entity, backed: BackedEntity, renames: Mapping[str, str], key: Sequence[str], touched: Sequence[str]
+) -> dict[str, Any]:
+    secret = {renames.get(c.name, c.name) for c in backed.columns if c.secret}
+    secret |= {f.column for f in live.fields if f.secret}
+    return {
+        "name": live.name,
+        "catalog": live.fingerprint,
+        "key": list(key),
+        "planned": list(touched),
+        "touched": list(touched),
+        "relied": list(touched),
+        "stored": [f.column for f in live.stored],
+        "secret": sorted(secret),
+    }
+
+
+def _whole_rows(
+    connection: Connection, live: Entity, backed: BackedEntity, table: Temp, pairs: Sequence[Pair], seed: int
+) -> Compared:
+    """Rows as a multiset: how often each stands here and there, by the fingerprint of the columns that both have."""
+    sides = sql.SQL("SELECT {}, true FROM {} s UNION ALL SELECT {}, false FROM {} t").format(
+        fingerprint("s", [p.backed.name for p in pairs], seed),
+        table,
+        fingerprint("t", [p.live.column for p in pairs], seed),
+        live.relation,
+    )
+    query = sql.SQL(
+        "SELECT coalesce(sum(greatest(b - l, 0)), 0), coalesce(sum(greatest(l - b, 0)), 0),"
+        " coalesce(sum(least(b, l)), 0) FROM (SELECT count(*) FILTER (WHERE side) AS b,"
+        " count(*) FILTER (WHERE NOT side) AS l FROM ({}) r (print, side) GROUP BY print) g"
+    ).format(sides)
+    only_in_backup, only_live, equal = map(int, one_row(connection, query))
+    if not pairs:  # nothing says that any two rows are the same
+        only_in_backup, only_live, equal = only_in_backup + equal, only_live + equal, 0
+    renames = {p.backed.name: p.live.column for p in pairs}
+    head = _head(live, backed, renames, (), [p.live.column for p in pairs])
+    return Compared(live.name, only_in_backup, only_live, 0, equal, head=head)
+
+
+class _ByKey:
+    """Two tables whose rows a key tells apart: `s` is staged, `t` is live."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        live: Entity,
+        backed: BackedEntity,
+        table: Temp,
+        pairs: Sequence[Pair],
+        key: Sequence[str],
+        number: int,
+        seed: int,
+    ) -> None:
+        self._connection = connection
+        self._live = live
+        self._backed = backed
+        self._table = table
+        self._pairs = pairs
+        self._number = number
+        self._seed = seed
+        self._alike = self._of_one_type()
+        by_column = {p.live.column: p for p in pairs}
+        self._key = [by_column[c] for c in key]
+
+    def compare(self, sink: planfile.PartSink) -> Compared:
+        touched = self._touched()
+        streams = {
+            "INSERT": self._only_in_backup(),
+            "UPDATE": self._different(touched),
+            "DELETE": self._only_live(),
+        }
+        written = {f"{self._number}.{kind}": self._write(sink, kind, query) for kind, query in streams.items()}
+        added, changed, gone = (entry["rows"] for entry in written.values())
+        equal = self._backed.rows - added - changed
+        there = one_number(self._connection, sql.SQL("SELECT count(*) FROM {} t").format(self._live.relation))
+        if there != gone + changed + equal or equal < 0:
+            raise InternalError(
+                f"{self._live.name}: found {there} live rows, {gone + changed + equal} accounted for",
+                reason="DIFFERENCES_SUM",
+            )
+        renames = {p.backed.name: p.live.column for p in self._pairs}
+        names = [p.live.column for p in touched]
+        head = _head(self._live, self._backed, renames, [p.live.column for p in self._key], names)
+        head["planned"] = [p.live.column for p in self._pairs]
+        return Compared(self._live.name, added, gone, changed, equal, written, head)
+
+    def _write(self, sink: planfile.PartSink, kind: str, query: sql.Composed) -> dict[str, Any]:
+        with planfile.StreamWriter(sink, f"{self._number}.{kind}") as writer:
+            for lines in CopyOut(self._connection, sql.SQL("COPY ({}) TO STDOUT").format(query)):
+                writer.add(lines)
+            return writer.close()
+
+    def _only_in_backup(self) -> sql.Composed:
+        return sql.SQL("SELECT 0, {} FROM {} s WHERE NOT EXISTS (SELECT FROM {} t WHERE {}) ORDER BY {}").format(
+            listed("s", [p.backed.name for p in self._pairs]),
+            self._table,
+            self._live.relation,
+            self._same_key(),
+            joined(_of_backup(p) + _collated(p) for p in self._key),
+        )
+
+    def _only_live(self) -> sql.Composed:
+        stored = [f.column for f in self._live.stored]
+        return sql.SQL("SELECT 0, {}, {} FROM {} t WHERE NOT EXISTS (SELECT FROM {} s WHERE {}) ORDER BY {}").format(
+            fingerprint("t", stored, self._seed),
+            listed("t", stored),
+            self._live.relation,
+            self._table,
+            self._same_key(),
+            joined(map(_of_live, self._key)),
+        )
+
+    def _different(self, touched: Sequence[Pair]) -> sql.Composed:
+        return sql.SQL("SELECT 0, {}, 0, {}, {} FROM {} ORDER BY {}").format(
+            fingerprint("t", [p.live.column for p in touched], self._seed),
+            joined(map(_of_backup, touched)),
+            joined(map(_of_live, touched)),
+            self._rows_that_differ(),
+            joined(map(_of_live, self._key)),
+        )
+
+    def _rows_that_differ(self) -> sql.Composed:
+        """Equal images are equal texts, and cost a tenth; images that differ may still have one text."""
+        texts = sql.SQL("{} <> {}").format(
+            _text(map(_of_backup, self._pairs)), _text(map(_of_live, self._pairs))
+        )  # fmt: skip
+        images = None
+        if all(p in self._alike for p in self._pairs):
+            images = sql.SQL("NOT record_image_eq(ROW({}), ROW({}))").format(
+                joined(map(_of_backup, self._pairs)), joined(map(_stored, self._pairs))
+            )
+        return sql.SQL("{} s JOIN {} t ON {} WHERE {}").format(
+            self._table, self._live.relation, self._same_key(), all_of(images, texts)
+        )
+
+    def _touched(self) -> Sequence[Pair]:
+        """The columns that stand in a line of UPDATE: all, or, where they do not fit into it twice, the key and the
+        first of those that differ in any row."""
+        if len(self._pairs) <= MOST_TOUCHED:
+            return self._pairs
+        others = [p for p in self._pairs if p not in self._key]
+        differ = joined(
+            sql.SQL("bool_or({} <> {})").format(_text([_of_backup(p)]), _text([_of_live(p)])) for p in others
+        )
+        found = one_row(self._connection, sql.SQL("SELECT {} FROM {}").format(differ, self._rows_that_differ()))
+        moved = [p for p, differs in zip(others, found, strict=True) if differs]
+        return [*self._key, *moved[: MOST_TOUCHED - len(self._key)]]
+
+    def _same_key(self) -> sql.Composed:
+        """By the operator of the live key; where a column has another type now, by the texts of its values."""
+        return joined((self._same(p) for p in self._key), " AND ")
+
+    def _same(self, pair: Pair) -> sql.Composable:
+        mine, theirs = _of_backup(pair), _of_live(pair)
+        if pair not in self._alike:
+            return sql.SQL("{} = {}").format(_text([theirs]), _text([mine]))
+        return sql.SQL("{} {} {}{}").format(theirs, sql.SQL(pair.live.equality), mine, _collated(pair))
+
+    def _of_one_type(self) -> list[Pair]:
+        """Pairs that have one type on both sides, lengths and precision apart."""
+        types = [(p.backed.storage_type, p.live.storage_type) for p in self._pairs]
+        rows = self._connection.execute(
+            "SELECT to_regtype(b) = to_regtype(l) FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY u (b, l, n)"
+            " ORDER BY n",
+            ([b for b, _ in types], [l for _, l in types]),  # noqa: E741
+        ).fetchall()
+        return [pair for pair, (alike,) in zip(self._pairs, rows, strict=True) if alike]
+
+
+def _of_backup(pair: Pair) -> sql.Composable:
+    return sql.SQL("s.") + sql.Identifier(pair.backed.name)
+
+
+def _of_live(pair: Pair) -> sql.Composable:
+    return sql.SQL("t.") + sql.Identifier(pair.live.column)
+
+
+def _stored(pair: Pair) -> sql.Composable:
+    """The live value without its domains, as it is staged."""
+    return sql.SQL("{}::{}").format(_of_live(pair), sql.SQL(pair.live.storage_type))
+
+
+def _collated(pair: Pair) -> sql.Composable:
+    """A staged column has its type's collation; the live one's own must be said, or the two would be in conflict."""
+    return sql.SQL(f" COLLATE {pair.live.collation}" if pair.live.collation else "")
+
+
+def _text(values: Any) -> sql.Composed:
+    """The text that fingerprints are made of."""
+    return sql.SQL('(ROW({})::text COLLATE "C")').format(joined(values))
