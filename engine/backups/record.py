@@ -72,7 +72,7 @@ def name_of(entities: Sequence[str], trigger: Trigger, now: datetime) -> str:
     return f"{before}{what or 'nothing'}, {now:%Y-%m-%d %H:%M} UTC"
 
 
-def take_recorded(run: JobRun, backup_id: uuid.UUID) -> Archive:
+def take_recorded(run: JobRun, backup_id: uuid.UUID, seed: int | None = None) -> Archive:
     """Makes the backup of this record, under a new artifact id. An earlier attempt's that stands is given back instead.
 
     Raises: as `take`.
@@ -103,10 +103,12 @@ def take_recorded(run: JobRun, backup_id: uuid.UUID) -> Archive:
         requested_by=Requester(caller.principal_id, caller.issuer, caller.subject),
         entities=tuple(row.entity_types),
     )
-    return take(run, resources.repository, resources.catalogs.read, asked, settings, resources.clock)
+    return take(run, resources.repository, resources.catalogs.read, asked, settings, resources.clock, seed)
 
 
-def take_before(run: JobRun, trigger: Trigger, entities: Sequence[str]) -> BackupRow:
+def take_before(
+    run: JobRun, trigger: Trigger, entities: Sequence[str], seed: int | None = None
+) -> tuple[BackupRow, Archive]:
     """A backup as a step of an import's or a restore's own job: taken now, complete when this returns.
 
     Raises: as `take`; then the record says FAILED, or CANCELLED, and the caller must not go on.
@@ -122,7 +124,7 @@ def take_before(run: JobRun, trigger: Trigger, entities: Sequence[str]) -> Backu
         session.add(row)
         record_change(session, caller, "backups.create", "backups", row.id, now)
     try:
-        archive = take_recorded(run, row.id)
+        archive = take_recorded(run, row.id, seed)
     except BaseException as error:
         _end(run, row.id, error)
         raise
@@ -130,7 +132,7 @@ def take_before(run: JobRun, trigger: Trigger, entities: Sequence[str]) -> Backu
         run.require_hold(session)
         row = backup_of(session, row.id, lock=True)
         complete(row, archive, resources.settings, resources.clock())
-    return row
+    return row, archive
 
 
 def complete(row: BackupRow, archive: Archive, settings: Settings, now: datetime) -> None:

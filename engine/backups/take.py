@@ -75,22 +75,23 @@ def take(
     asked: Asked,
     settings: Settings,
     clock: Clock,
+    seed: int | None = None,
 ) -> Archive:
-    """The backup, published and opened again.
+    """The backup, published and opened again; `seed` is that of its fingerprints, a new one if not given.
 
     Raises:
         NotFound: ENTITY_UNKNOWN; FailedPrecondition: ENTITY_NOT_BACKED_UP; Aborted: CATALOG_MOVED.
         DataLoss: BACKUP_INCOMPLETE when what was read is not what the snapshot holds.
         psycopg.errors.LockNotAvailable: a table is locked by somebody who changes its definition.
     """
-    with work.platform("backup", autocommit=True) as connection:
+    with work.platform("backup", autocommit=True, idle_in_transaction_session_timeout="0") as connection:
         entities = entities_of(read_catalog(connection), asked.entities)
         connection.isolation_level, connection.read_only = IsolationLevel.REPEATABLE_READ, True
         with connection.transaction():
             catalog, snapshot_at = _lock(connection, read_catalog, entities, clock)
             (snapshot,) = one_row(connection, sql.SQL("SELECT pg_export_snapshot()").format())
             _read_by_no_index(connection)
-            seed = new_seed()
+            seed = new_seed() if seed is None else seed
             work.stage("BACKUP", rows=sum(entity.estimated_rows for entity in entities))
             with (
                 work.platform("backup, counting", autocommit=True) as counting,
@@ -112,7 +113,7 @@ def take(
             fault("backups.written")
             for entity_, (rows, total) in zip(backed, counts.result(), strict=True):
                 _require_equal(entity_, rows, total)
-            database = _database(connection)
+            database = database_of(connection)
             lacking = [*not_covered(catalog), DEFINITIONS, *_large_objects(connection)]
     work.check()
     manifest = Manifest(
@@ -306,7 +307,8 @@ def _sequences(connection: Connection, entity: Entity) -> Iterable[BackedSequenc
         yield BackedSequence(name, field.column, int(last), bool(called), int(step))
 
 
-def _database(connection: Connection) -> dict[str, str]:
+def database_of(connection: Connection) -> dict[str, str]:
+    """Which database this is: its name, encoding, cluster and server version."""
     name, encoding, identifier = one_row(
         connection,
         sql.SQL(

@@ -84,7 +84,7 @@ class Applier:
             fault("imports.apply.loaded")
             run.announce(connection)
             connection.autocommit = False
-            with _rolled_back_errors():
+            with rolled_back_errors():
                 run.stage("APPLY", rows=writes)
                 wait_for_locks(run, connection, self._locks(entries, reactions))
                 self._entries(self._resources.catalogs.read(connection))
@@ -332,7 +332,7 @@ class Applier:
 
 
 @contextmanager
-def _rolled_back_errors() -> Iterator[None]:
+def rolled_back_errors() -> Iterator[None]:
     """Marks a domain error as one that ended the transaction."""
     try:
         yield

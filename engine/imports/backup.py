@@ -21,4 +21,5 @@ def back_up(run: JobRun, entities: list[str]) -> uuid.UUID:
     Raises:
         NotFound, FailedPrecondition, Aborted, DataLoss, Unavailable: what `engine.backups.take` raises.
     """
-    return take_before(run, Trigger.PRE_IMPORT, entities).id
+    row, _ = take_before(run, Trigger.PRE_IMPORT, entities)
+    return row.id

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import psycopg
 from psycopg import sql
@@ -14,9 +14,6 @@ from engine.catalog import Entity
 from engine.db.platform import Connection, one_number
 from engine.errors import Aborted, PlatformNotPrepared
 from engine.imports.indexes import WORTH_ROWS, is_empty, plain_indexes
-
-if TYPE_CHECKING:
-    from engine.jobs.run import JobRun
 
 WHOLE_TABLE_SHARE = 0.2
 """From a fifth of the rows on one lock that stops writers costs them less than row by row conflicts would."""
@@ -76,7 +73,15 @@ Wanted = tuple[Entity, str]
 """A table and the mode its lock is wanted in."""
 
 
-def wait_for_locks(run: JobRun, connection: Connection, wanted: Sequence[Wanted]) -> None:
+class Waiting(Protocol):
+    """Who waits for locks: a job's run."""
+
+    def check(self) -> None: ...
+    def hold(self, connection: Connection) -> None: ...
+    def notice(self, code: str, message: str) -> None: ...
+
+
+def wait_for_locks(run: Waiting, connection: Connection, wanted: Sequence[Wanted]) -> None:
     """Begins the effect's transaction: the fence, then the locks, all or none of them. Says who blocks, each time it
     does not get one.
 
@@ -90,7 +95,9 @@ def wait_for_locks(run: JobRun, connection: Connection, wanted: Sequence[Wanted]
         entity, mode = blocked
         if time.monotonic() > deadline:
             raise psycopg.errors.LockNotAvailable(f"{mode} on {entity.name} not had in {LOCK_SECONDS:.0f} s")
-        run.notice("LOCK_WAITING", f"waiting for {mode} on {entity.name}, held by {_holders(connection, entity)}")
+        by = holders_of(connection, entity)
+        connection.rollback()
+        run.notice("LOCK_WAITING", f"waiting for {mode} on {entity.name}, held by {by}")
         until = time.monotonic() + pause
         while time.monotonic() < until:
             run.check()
@@ -98,7 +105,7 @@ def wait_for_locks(run: JobRun, connection: Connection, wanted: Sequence[Wanted]
         pause = min(pause * 2, 5.0)
 
 
-def _lock(run: JobRun, connection: Connection, wanted: Sequence[Wanted]) -> Wanted | None:
+def _lock(run: Waiting, connection: Connection, wanted: Sequence[Wanted]) -> Wanted | None:
     """One try: None when all locks are held, else the one that was not to be had; then the transaction is over."""
     run.hold(connection)
     for entity, mode in sorted(wanted, key=lambda w: (w[0].schema, w[0].table)):
@@ -126,12 +133,13 @@ def _rights_missing(connection: Connection, entity: Entity) -> PlatformNotPrepar
     )
 
 
-def _holders(connection: Connection, entity: Entity) -> str:
+def holders_of(connection: Connection, entity: Entity, *, readers: bool = False) -> str:
+    """Who holds a lock on the table; readers are named only where they are in the way."""
     row = connection.execute(
         "SELECT string_agg(DISTINCT format('%%s (pid %%s)', coalesce(nullif(a.application_name, ''), 'a session'),"
         " a.pid), ', ') FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
-        " WHERE l.relation = %s::regclass AND l.granted AND l.pid <> pg_backend_pid() AND l.mode <> 'AccessShareLock'",
-        (_text(connection, entity),),
+        " WHERE l.relation = %s::regclass AND l.granted AND l.pid <> pg_backend_pid()"
+        " AND (%s OR l.mode <> 'AccessShareLock')",
+        (_text(connection, entity), readers),
     ).fetchone()
-    connection.rollback()
     return (row[0] if row else None) or "a session that has just let go"

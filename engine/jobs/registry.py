@@ -15,6 +15,7 @@ def handlers() -> Handlers:
     from engine.imports.changesjob import ChangesHandler
     from engine.imports.run import ApplyHandler, PlanHandler
     from engine.jobs.model import JobKind
+    from engine.restores.run import RestoreHandler, RestorePlanHandler
 
     return {
         JobKind.IMPORT_PLAN: PlanHandler(),
@@ -22,4 +23,6 @@ def handlers() -> Handlers:
         JobKind.IMPORT_CHANGES: ChangesHandler(),
         JobKind.EXPORT: ExportHandler(),
         JobKind.BACKUP: BackupHandler(),
+        JobKind.RESTORE_PLAN: RestorePlanHandler(),
+        JobKind.RESTORE: RestoreHandler(),
     }

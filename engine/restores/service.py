@@ -1,4 +1,4 @@
-"""Restores as the server asks for them: short control transactions; the manifest is looked at before anything starts."""
+"""Restores as the server asks for them: short control transactions, and a look at the manifest before any of them."""
 
 from __future__ import annotations
 
@@ -95,8 +95,8 @@ class Restores:
     def losses(
         self, caller: Caller, restore_id: uuid.UUID, paging: Paging, entity: str = ""
     ) -> tuple[Sequence[tuple[int, RowChange]], str]:
-        """One page of the rows that will be gone (DELETE) or have the backup's values again (UPDATE), each with its place;
-        entity by entity, in key order within each kind. Secrets are masked. Empty before the plan stands."""
+        """One page of the rows that will be gone (DELETE) or have the backup's values again (UPDATE), each with its
+        place; entity by entity, in key order within each kind. Secrets are masked. Empty before the plan stands."""
         row = self.get(caller, restore_id)
         if row.plan_artifact_id is None or row.plan is None:
             return [], ""

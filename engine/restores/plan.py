@@ -1,0 +1,367 @@
+"""The plan of a restore: what it would do, and whether it can be done; nothing is touched.
+
+The backup's rows are loaded into temporary tables, which opens and proves every byte of them; what is lost is what the
+comparison with the live rows finds. Everything that a refusal needs is looked for before it is said, all of it at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import sql
+
+from engine.artifacts import ArtifactKind
+from engine.backups.archive import Archive
+from engine.backups.compare import Compared, compare_all
+from engine.backups.manifest import BackedEntity
+from engine.backups.take import database_of, total_of
+from engine.catalog import Catalog, Entity
+from engine.db.models import RestoreRow
+from engine.db.platform import Connection, one_row
+from engine.errors import DataOpsError, FailedPrecondition, PlatformNotPrepared, ResourceExhausted, Violation
+from engine.imports.planfile import canonical
+from engine.imports.shown import MASK
+from engine.imports.sqltext import Temp, joined
+from engine.restores.judge import faults_of
+from engine.restores.model import Notice, Rename
+from engine.restores.schema import Fit, fit
+from engine.restores.structure import Key, Structure, served_by
+
+if TYPE_CHECKING:
+    from engine.jobs.run import JobRun
+
+SHOWN_KEYS = 5
+"""Keys of rows that would be orphaned, in the refusal."""
+
+ROWS_PER_SECOND = 150_000
+"""Of loading and proving 1,000,000 users with their indexes, on 2 cores: what an outage is estimated by."""
+
+
+@dataclass(frozen=True)
+class RestorePlan:
+    """What is shown and stored; `record` is the row's `plan`."""
+
+    record: dict[str, Any]
+    digest: bytes
+    losses_artifact_id: uuid.UUID
+    phrase: str
+
+
+class RestorePlanner:
+    """Plans one restore. The methods are the steps, in the order of `plan`."""
+
+    def __init__(self, run: JobRun, row: RestoreRow, archive: Archive) -> None:
+        self._run = run
+        self._row = row
+        self._resources = run.resources
+        self._archive = archive
+        self._renames = [Rename.from_record(record) for record in row.options.get("renames", ())]
+        self._orphans: list[Violation] = []
+        self._misfits: list[Violation] = []
+
+    def plan(self) -> RestorePlan:
+        """The plan.
+
+        Raises:
+            FailedPrecondition: SCHEMA_INCOMPATIBLE, RESTORE_WOULD_ORPHAN, with every fault as a violation.
+            PlatformNotPrepared: RIGHTS_MISSING, with the SQL that gives them.
+            ResourceExhausted: STORAGE_FULL when the backup before the restore has no room.
+            DataLoss: what reading the backup meets.
+        """
+        run, resources = self._run, self._resources
+        with run.platform("restore plan", autocommit=True, idle_in_transaction_session_timeout="0") as connection:
+            catalog = resources.catalogs.read(connection)
+            fits = fits_of(self._archive, catalog, self._row.entity_types, self._renames)
+            structure = Structure(connection, [f.live for f in fits])
+            require_rights(connection, fits, structure)
+            self._require_room(fits)
+            fitting = {f.backed.entity: f for f in fits}
+
+            with resources.db.transaction() as session:
+                artifact_id = resources.artifacts.create(session, ArtifactKind.DIFFERENCES, "job", run.job.id)
+            run.stage("COMPARE", rows=sum(f.backed.rows for f in fits))
+            totals: dict[str, tuple[int, int]] = {}
+
+            staged: dict[str, Temp] = {}
+
+            def look(live: Entity, backed: BackedEntity, table: Temp) -> None:
+                """Within the snapshot of the comparison; what needs all tables is looked at when all are staged."""
+                staged[backed.entity] = table
+                totals[backed.entity] = live_total(connection, live, self._archive.manifest.seed)
+                self._judge(connection, fitting[backed.entity], table)
+                if len(staged) == len(fits) and not self._misfits:
+                    self._look_outside(connection, fits, structure, staged)
+
+            with resources.artifacts.writer(artifact_id) as writer:
+                compared, losses_digest = compare_all(
+                    run,
+                    connection,
+                    catalog,
+                    self._archive,
+                    [f.backed.entity for f in fits],
+                    self._renames_by_entity(),
+                    writer,
+                    look=look,
+                )
+                writer.close()
+            self._refuse()
+            notices = list(self._notices(connection, fits))
+            record = self._record(fits, compared, totals, losses_digest, structure.fingerprint(), notices)
+        digest = hashlib.sha256(canonical(record)).digest()
+        return RestorePlan(record, digest, artifact_id, phrase_of(record))
+
+    # --- what rows tell
+
+    def _judge(self, connection: Connection, found: Fit, staged: Temp) -> None:
+        if not found.same:
+            self._misfits += [Violation(found.live.name, fault) for fault in faults_of(connection, found, staged)]
+
+    def _look_outside(
+        self, connection: Connection, fits: Sequence[Fit], structure: Structure, staged: dict[str, Temp]
+    ) -> None:
+        """Rows that would refer to nothing: those outside that refer to restored tables, and the other way round."""
+        inside = {(f.live.schema, f.live.table): f for f in fits}
+        for key in structure.keys:
+            source = inside.get((key.schema, key.table))
+            target = inside.get((key.target_schema, key.target_table))
+            if "NOT ENFORCED" in key.definition or (source is not None and target is not None and source.same):
+                continue  # one snapshot held both, and the key was there
+            for side in (source, target):
+                if side is not None and not self._has(side, key, side is source):
+                    break
+            else:
+                self._orphans_of(connection, key, source, target, staged)
+
+    @staticmethod
+    def _has(side: Fit, key: Key, refers: bool) -> bool:
+        """Whether the backup fills the columns of the key: else restored rows get a default, which the key proves."""
+        return set(key.columns if refers else key.target_columns) <= {p.new.column for p in side.pairs}
+
+    def _orphans_of(
+        self, connection: Connection, key: Key, source: Fit | None, target: Fit | None, staged: dict[str, Temp]
+    ) -> None:
+        of_source = source.selected(staged[source.backed.entity]) if source else _all(key.source)
+        of_target = target.selected(staged[target.backed.entity]) if target else _all(key.target)
+        pairs = list(zip(key.columns, key.target_columns, strict=True))
+        query = sql.SQL(
+            "SELECT count(*) OVER (), {shown} FROM {source} s WHERE {present} AND NOT EXISTS"
+            " (SELECT FROM {target} t WHERE {equal}) LIMIT {limit}"
+        ).format(
+            shown=joined(sql.SQL("s.{}::text").format(sql.Identifier(c)) for c in key.columns),
+            source=of_source,
+            target=of_target,
+            present=joined((sql.SQL("s.{} IS NOT NULL").format(sql.Identifier(c)) for c in key.columns), " AND "),
+            equal=joined(
+                (sql.SQL("t.{} = s.{}").format(sql.Identifier(t), sql.Identifier(s)) for s, t in pairs), " AND "
+            ),
+            limit=sql.Literal(SHOWN_KEYS),
+        )
+        rows = connection.execute(query).fetchall()
+        if not rows:
+            return
+        secret = source is not None and any(p.new.secret for p in source.pairs if p.new.column in key.columns)
+        keys = ", ".join(MASK if secret else " ".join(map(str, row[1:])) for row in rows)
+        self._orphans.append(
+            Violation(
+                f"{key.schema}.{key.table}",
+                f"{key.name}: {rows[0][0]} rows would refer to rows of {key.target_schema}.{key.target_table} that are"
+                f" not there then; {', '.join(key.columns)} of some: {keys}",
+            )
+        )
+
+    def _refuse(self) -> None:
+        if self._misfits:
+            raise incompatible(self._misfits)
+        if self._orphans:
+            raise FailedPrecondition(
+                f"restore: {len(self._orphans)} foreign keys would not hold; nothing was touched. The first:"
+                f" {self._orphans[0].subject}: {self._orphans[0].description}",
+                reason="RESTORE_WOULD_ORPHAN",
+                violations=self._orphans,
+            )
+
+    # --- what it needs
+
+    def _require_room(self, fits: Sequence[Fit]) -> None:
+        """Room for the backup that is taken before the restore, where the artifacts are in a folder of ours."""
+        folder = Path(self._resources.settings.artifacts)
+        needed = sum(f.live.size_bytes for f in fits) // 2  # compressed, and without indexes: about a third was seen
+        if folder.is_dir() and (free := shutil.disk_usage(folder).free) < needed:
+            raise ResourceExhausted(
+                f"artifacts: found {free:,} bytes free, expected {needed:,} for the backup before the restore",
+                reason="STORAGE_FULL",
+            )
+
+    def _notices(self, connection: Connection, fits: Sequence[Fit]) -> Iterator[Notice]:
+        manifest = self._archive.manifest
+        there = database_of(connection)
+        same = all(there[name] == manifest.database.get(name) for name in ("name", "system_identifier"))
+        if not same:
+            yield _notice(
+                "OTHER_DATABASE",
+                f"the backup is of the database {manifest.database.get('name')!r} of another server or name; this is"
+                f" {there['name']!r}",
+            )
+        yield _notice(
+            "READERS_BLOCKED",
+            "writers of the tables wait from the beginning, readers from the moment the backup before the restore"
+            " stands; both until the end",
+        )
+        if len(fits) < len(manifest.entities):
+            left = len(manifest.entities) - len(fits)
+            yield _notice("PARTIAL_RESTORE", f"{left} other entities of the backup stay as they are now")
+
+    def _record(
+        self,
+        fits: Sequence[Fit],
+        compared: Sequence[Compared],
+        totals: dict[str, tuple[int, int]],
+        losses_digest: bytes,
+        definitions: str,
+        notices: list[Notice],
+    ) -> dict[str, Any]:
+        entities = []
+        for found, result in zip(fits, compared, strict=True):
+            rows, total = totals[found.backed.entity]
+            entities.append(
+                {
+                    "entity": found.backed.entity,
+                    "rows_now": rows,
+                    "rows_in_backup": found.backed.rows,
+                    "rows_lost": result.only_live,
+                    "rows_changed": result.different,
+                    "schema_differences": found.differences,
+                    "fingerprint_now": str(total),
+                    "catalog": found.live.fingerprint,
+                }
+            )
+        raw = sum(f.backed.bytes for f in fits)
+        disk = sum(_bytes_after(f) for f in fits)
+        return {
+            "backup_id": str(self._row.backup_id),
+            "backup_checksum": self._archive.checksum.hex(),
+            "entities": entities,
+            "definitions": definitions,
+            "losses_digest": losses_digest.hex(),
+            "disk_bytes": disk,
+            "wal_bytes": disk + raw // 2,
+            "outage_seconds": round(1 + sum(f.backed.rows for f in fits) / ROWS_PER_SECOND, 1),
+            "notices": notices,
+            "approval_needed": self._resources.settings.restore_needs_approval,
+        }
+
+    def _renames_by_entity(self) -> dict[str, dict[str, str]]:
+        found: dict[str, dict[str, str]] = {}
+        for rename in self._renames:
+            found.setdefault(rename.entity, {})[rename.old] = rename.new
+        return found
+
+
+def fits_of(archive: Archive, catalog: Catalog, names: Sequence[str], renames: Sequence[Rename]) -> list[Fit]:
+    """How each entity of the backup fits the table that is there, in the manifest's order.
+
+    Raises:
+        FailedPrecondition: SCHEMA_INCOMPATIBLE, with every fault as a violation.
+    """
+    fits, faults = [], []
+    for backed in archive.manifest.entities:
+        if backed.entity not in names:
+            continue
+        live = catalog.of_table(backed.schema, backed.table)
+        if live is None:
+            faults.append(Violation(backed.entity, f"{backed.schema}.{backed.table} is not there, or not to be seen"))
+            continue
+        if live.refused:
+            faults.append(Violation(live.name, live.refused))
+        found = fit(backed, live, [r for r in renames if r.entity == backed.entity])
+        faults += [Violation(live.name, fault) for fault in found.refused]
+        fits.append(found)
+    if faults:
+        raise incompatible(faults)
+    return fits
+
+
+def require_rights(connection: Connection, fits: Sequence[Fit], structure: Structure) -> None:
+    """Owner of every table whose triggers, keys and rows change; readers of those that refer to them.
+
+    Raises:
+        PlatformNotPrepared: RIGHTS_MISSING, with the SQL that gives them.
+        FailedPrecondition: KEY_SWITCHED_OFF where a foreign key's own triggers are not as they are made.
+    """
+    role = served_by(connection)
+    lacking = {f.live.qualified.as_string(connection) for f in fits if not f.live.owned}
+    lacking |= {key.source.as_string(connection) for key in structure.dropped if not key.owned}
+    if lacking:
+        statements = [f"ALTER TABLE {name} OWNER TO {role};" for name in sorted(lacking)]
+        raise PlatformNotPrepared(
+            f"restore: {role} must own {len(lacking)} more tables, itself or as a member of their owner; grant it their"
+            f" owner's role, or let a superuser run: {' '.join(statements)}",
+            reason="RIGHTS_MISSING",
+            metadata={"sql": "\n".join(statements)},
+        )
+    for key in structure.dropped:
+        if key.states != "O":
+            raise FailedPrecondition(
+                f"{key.schema}.{key.table}: the triggers of its foreign key {key.name} are switched off or to another"
+                " state, which only a superuser can do again; expected them as a key makes them",
+                reason="KEY_SWITCHED_OFF",
+            )
+
+
+def live_total(connection: Connection, live: Entity, seed: int) -> tuple[int, int]:
+    """Rows of the table, and the sum of their fingerprints: what tells later whether any has moved."""
+    rows, total = one_row(connection, total_of(live.relation, [f.column for f in live.stored], seed))
+    return int(rows), int(total)
+
+
+def phrase_of(record: dict[str, Any]) -> str:
+    """What has to be typed: it says what happens, and ends in letters that nobody types by habit."""
+    entities = record["entities"]
+    losses = sum(e["rows_lost"] + e["rows_changed"] for e in entities)
+    what = entities[0]["entity"] if len(entities) == 1 else f"{len(entities)} entities"
+    code = "".join(secrets.choice("ABCDEFGHJKLMNPQRSTUVWXYZ") for _ in range(5))
+    return f"restore {what} and lose {losses} rows {code}"
+
+
+def incompatible(faults: Sequence[Violation]) -> FailedPrecondition:
+    return FailedPrecondition(
+        f"restore: the backup does not fit the tables in {len(faults)} places; nothing was touched. The first:"
+        f" {faults[0].subject}: {faults[0].description}",
+        reason="SCHEMA_INCOMPATIBLE",
+        violations=list(faults),
+    )
+
+
+def refused_rows(error: psycopg.Error, live: Entity) -> DataOpsError:
+    """What the table itself says of a row that it does not take, without the row."""
+    diagnosis = error.diag
+    name = diagnosis.constraint_name or diagnosis.column_name or diagnosis.datatype_name or "a rule"
+    return FailedPrecondition(
+        f"{live.name}: {name} refuses rows of the backup ({diagnosis.sqlstate}); everything is as before",
+        reason="SCHEMA_INCOMPATIBLE",
+        metadata={"entity": live.name, "rule": name},
+    )
+
+
+def _bytes_after(found: Fit) -> int:
+    """Of the table with its indexes when it is restored: by what its rows take now, else by what their text takes."""
+    now = found.live.estimated_rows
+    if now and found.live.size_bytes:
+        return found.live.size_bytes * found.backed.rows // now
+    return found.backed.bytes * 2
+
+
+def _all(table: sql.Identifier) -> sql.Composed:
+    return sql.SQL("(SELECT * FROM {} o)").format(table)
+
+
+def _notice(code: str, message: str) -> Notice:
+    return {"code": code, "message": message, "severity": "WARNING", "metadata": {}}

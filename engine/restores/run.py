@@ -1,0 +1,182 @@
+"""The jobs of a restore: its plan, and the restore itself."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.orm import Session
+
+from engine.access import CallContext, Caller, caller_of
+from engine.backups.archive import Archive
+from engine.backups.manifest import Manifest
+from engine.backups.model import Trigger
+from engine.backups.record import take_before
+from engine.backups.service import open_archive
+from engine.backups.states import BackupStatus
+from engine.backups.states import move as move_backup
+from engine.clock import utc_now
+from engine.db.models import BackupRow, JobRow, RestoreRow
+from engine.errors import DataOpsError, FailedPrecondition, InternalError
+from engine.faults import fault
+from engine.imports.apply import ROLLED_BACK, rolled_back_errors
+from engine.jobs.handlers import Ending
+from engine.restores.model import Rename
+from engine.restores.plan import RestorePlan, RestorePlanner
+from engine.restores.states import RestoreStatus, fail, move
+from engine.restores.transaction import Confirmed, RestoreTransaction
+
+if TYPE_CHECKING:
+    from engine.jobs.run import JobRun
+
+S = RestoreStatus
+
+
+class RestorePlanHandler:
+    """From a backup to a plan somebody can confirm; nothing is touched."""
+
+    def started(self, session: Session, job: JobRow) -> None:
+        move(_restore(session, job), S.VALIDATING, utc_now())
+
+    def run(self, run: JobRun) -> Ending:
+        with run.resources.db.transaction() as session:
+            row = _restore(session, run.job, lock=False)
+            _caller(session, run.job).require("restores.create", "*")
+        planned = RestorePlanner(run, row, _archive(run, row)).plan()
+        return lambda session: self._end(session, run, planned)
+
+    def failed(self, session: Session, job: JobRow, error: DataOpsError) -> None:
+        fail(_restore(session, job), error, utc_now())
+
+    def cancelled(self, session: Session, job: JobRow) -> None:
+        move(_restore(session, job), S.CANCELLED, utc_now())
+
+    def retried(self, session: Session, job: JobRow) -> None:
+        move(_restore(session, job), S.PENDING, utc_now())
+
+    def _end(self, session: Session, run: JobRun, planned: RestorePlan) -> None:
+        resources, now = run.resources, run.resources.clock()
+        row = _restore(session, run.job)
+        row.plan, row.plan_digest = planned.record, planned.digest
+        row.plan_artifact_id = planned.losses_artifact_id
+        row.confirmation_phrase = planned.phrase
+        row.plan_expires_at = now + timedelta(seconds=resources.settings.restore_plan_seconds)
+        kept = now + timedelta(seconds=resources.settings.report_seconds)
+        resources.artifacts.adopt(session, planned.losses_artifact_id, "restores", row.id, kept)
+        move(row, S.AWAITING_CONFIRMATION, now)
+
+
+class RestoreHandler:
+    """From a confirmed plan to the backup's rows."""
+
+    def started(self, session: Session, job: JobRow) -> None:
+        """The restore is PROCESSING since it was confirmed."""
+
+    def run(self, run: JobRun) -> Ending:
+        resources = run.resources
+        with resources.db.transaction() as session:
+            row = _restore(session, run.job, lock=False)
+            caller = _caller(session, run.job)
+        if (mark := run.take_over()) is not None:
+            facts = mark.facts  # an earlier attempt's effect stands; what is left is to say so
+        else:
+            caller.require("restores.confirm", "*")
+            facts = self._effect(run, row)
+        run.stage("REPORT")
+        return lambda session: self._end(session, run, facts)
+
+    def failed(self, session: Session, job: JobRow, error: DataOpsError) -> None:
+        to = S.ROLLED_BACK if error.metadata.get(ROLLED_BACK) else S.FAILED
+        fail(_restore(session, job), error, utc_now(), to=to)
+
+    def cancelled(self, session: Session, job: JobRow) -> None:
+        move(_restore(session, job), S.CANCELLED, utc_now())
+
+    def retried(self, session: Session, job: JobRow) -> None:
+        """Raises:
+        FailedPrecondition: RESTORE_STATE: what was confirmed once is not run a second time.
+        """
+        raise FailedPrecondition(
+            "restore: what was confirmed is not run a second time; make a new plan and confirm that",
+            reason="RESTORE_STATE",
+        )
+
+    def _effect(self, run: JobRun, row: RestoreRow) -> dict[str, Any]:
+        assert row.plan is not None
+        renames = [Rename.from_record(record) for record in row.options.get("renames", ())]
+        restore = RestoreTransaction(
+            run, run.resources.catalogs.read, _archive(run, row), row.entity_types, renames, _confirmed(row)
+        )
+        restore.gate()
+
+        def back_up(entities: Sequence[str], seed: int) -> tuple[uuid.UUID, Manifest]:
+            backup, archive = take_before(run, Trigger.PRE_RESTORE, entities, seed)
+            with run.resources.db.transaction() as session:
+                run.require_hold(session)
+                _restore(session, run.job).pre_restore_backup_id = backup.id
+            return backup.id, archive.manifest
+
+        with run.platform("restore", autocommit=True, idle_in_transaction_session_timeout="0") as connection:
+            run.announce(connection)
+            connection.autocommit = False
+            with rolled_back_errors():
+                facts = restore.apply(connection, back_up)
+            fault("restores.proven")
+            run.mark(connection, facts)
+            run.commit(connection)
+        return facts
+
+    def _end(self, session: Session, run: JobRun, facts: dict[str, Any]) -> None:
+        now = run.resources.clock()
+        row = _restore(session, run.job)
+        row.report = {
+            "entities": facts["entities"],
+            "notices": [
+                {
+                    "code": "SEQUENCE_MOVED",
+                    "message": f"the sequence {name} goes on with {to}",
+                    "severity": "INFO",
+                    "metadata": {},
+                }
+                for name, to in facts["sequences"].items()
+            ],
+            "outage_seconds": facts["outage_seconds"],
+        }
+        row.pre_restore_backup_id = uuid.UUID(facts["backup_id"])
+        backup = session.get(BackupRow, row.backup_id, with_for_update=True)
+        if backup is not None and backup.status in (BackupStatus.COMPLETED, BackupStatus.RESTORED):
+            move_backup(backup, BackupStatus.RESTORED, now)
+            backup.restored_at = now
+        move(row, S.COMPLETED, now)
+
+
+def _confirmed(row: RestoreRow) -> Confirmed:
+    plan = row.plan or {}
+    return Confirmed(
+        definitions=plan["definitions"],
+        live={e["entity"]: (e["rows_now"], int(e["fingerprint_now"])) for e in plan["entities"]},
+        losses={e["entity"]: (e["rows_lost"], e["rows_changed"]) for e in plan["entities"]},
+        most=row.confirmed_losses or 0,
+    )
+
+
+def _archive(run: JobRun, row: RestoreRow) -> Archive:
+    with run.resources.db.transaction() as session:
+        backup = session.get(BackupRow, row.backup_id)
+    if backup is None:
+        raise InternalError("the backup of this restore does not exist", reason="BACKUP_GONE")
+    return open_archive(run.resources, backup)
+
+
+def _restore(session: Session, job: JobRow, *, lock: bool = True) -> RestoreRow:
+    row = session.get(RestoreRow, job.resource_id, with_for_update=lock, populate_existing=True)
+    if row is None:
+        raise InternalError("the restore of this job does not exist", reason="RESTORE_GONE")
+    return row
+
+
+def _caller(session: Session, job: JobRow) -> Caller:
+    """The caller with the roles held now: what was permitted at the call may not be any more."""
+    return caller_of(session, job.principal_id, CallContext.from_record(job.context), utc_now())

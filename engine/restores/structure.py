@@ -1,0 +1,230 @@
+"""What stands around the rows of some tables: read, taken down so that they can be filled, and put up as it was.
+
+Owner rights are enough: `session_replication_role` would need a superuser. So triggers are switched one by one (DISABLE
+TRIGGER USER and ENABLE TRIGGER USER would flatten their states), foreign keys are dropped and made again, which proves
+them, and plain indexes are built after the rows are in. The proof that all of it is as before is a fingerprint over the
+definitions, as PostgreSQL itself writes them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from psycopg import sql
+from psycopg.rows import class_row
+
+from engine.catalog import Entity
+from engine.db.platform import Connection, one_row
+from engine.imports import indexes
+from engine.imports.indexes import PlainIndex
+
+_TREE = """
+SELECT DISTINCT p.relid::oid AS oid FROM unnest(%s::regclass[]) r, pg_partition_tree(r) p
+UNION SELECT r::oid FROM unnest(%s::regclass[]) r
+"""
+"""The tables and their partitions; of an inheritance parent itself alone, as its rows are."""
+
+_TRIGGERS = """
+SELECT n.nspname AS schema, c.relname AS "table", t.tgname AS name, t.tgenabled AS state
+FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE t.tgrelid = ANY(%s) AND NOT t.tgisinternal ORDER BY 1, 2, 3
+"""
+
+_KEYS = """
+SELECT k.conname AS name, n.nspname AS schema, c.relname AS "table", tn.nspname AS target_schema,
+       tc.relname AS target_table, pg_get_constraintdef(k.oid) AS definition,
+       obj_description(k.oid, 'pg_constraint') AS comment, pg_has_role(c.relowner, 'USAGE') AS owned,
+       k.conrelid = ANY(%(oids)s) AS source_inside, k.confrelid = ANY(%(oids)s) AS target_inside,
+       ARRAY(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY u(attnum, n)
+             JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.attnum ORDER BY u.n) AS columns,
+       ARRAY(SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY u(attnum, n)
+             JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.attnum ORDER BY u.n) AS target_columns,
+       coalesce((SELECT string_agg(DISTINCT t.tgenabled::text, '') FROM pg_trigger t WHERE t.tgconstraint = k.oid), 'O')
+           AS states
+FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_class tc ON tc.oid = k.confrelid JOIN pg_namespace tn ON tn.oid = tc.relnamespace
+WHERE k.contype = 'f' AND k.conparentid = 0 AND (k.conrelid = ANY(%(oids)s) OR k.confrelid = ANY(%(oids)s))
+ORDER BY n.nspname, c.relname, k.conname
+"""
+
+_DEFINITIONS = """
+SELECT concat_ws(chr(31), 'relation', c.oid::regclass, c.relkind, c.relpersistence, pg_get_userbyid(c.relowner),
+                 c.relacl, c.reloptions, c.relreplident, c.relrowsecurity, c.relforcerowsecurity, c.reltablespace,
+                 pg_get_expr(c.relpartbound, c.oid), obj_description(c.oid, 'pg_class'),
+                 ARRAY(SELECT i.inhparent::regclass::text FROM pg_inherits i WHERE i.inhrelid = c.oid
+                       ORDER BY i.inhseqno))
+FROM pg_class c WHERE c.oid = ANY(%(oids)s)
+UNION ALL
+SELECT concat_ws(chr(31), 'column', a.attrelid::regclass, a.attnum, a.attname, format_type(a.atttypid, a.atttypmod),
+                 a.attnotnull, a.attidentity, a.attgenerated, a.attcollation::regcollation, a.attstorage,
+                 a.attcompression, a.attstattarget, a.attacl, a.attoptions, pg_get_expr(d.adbin, d.adrelid),
+                 col_description(a.attrelid, a.attnum))
+FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+WHERE a.attrelid = ANY(%(oids)s) AND a.attnum > 0 AND NOT a.attisdropped
+UNION ALL
+SELECT concat_ws(chr(31), 'constraint', k.conrelid::regclass, k.conname, pg_get_constraintdef(k.oid), k.convalidated,
+                 k.conislocal, k.coninhcount, obj_description(k.oid, 'pg_constraint'))
+FROM pg_constraint k WHERE k.conrelid = ANY(%(all)s)
+UNION ALL
+SELECT concat_ws(chr(31), 'index', i.indexrelid::regclass, pg_get_indexdef(i.indexrelid), i.indisvalid,
+                 i.indisclustered, i.indisreplident, c.reltablespace, obj_description(c.oid, 'pg_class'),
+                 ARRAY(SELECT format('%%s=%%s', a.attnum, a.attstattarget) FROM pg_attribute a
+                       WHERE a.attrelid = c.oid ORDER BY a.attnum))
+FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = ANY(%(oids)s)
+UNION ALL
+SELECT concat_ws(chr(31), 'trigger', t.tgrelid::regclass, t.tgname, t.tgenabled, pg_get_triggerdef(t.oid),
+                 obj_description(t.oid, 'pg_trigger'))
+FROM pg_trigger t WHERE t.tgrelid = ANY(%(oids)s) AND NOT t.tgisinternal
+UNION ALL
+SELECT concat_ws(chr(31), 'key trigger', t.tgrelid::regclass, k.conname, t.tgtype, t.tgenabled)
+FROM pg_trigger t JOIN pg_constraint k ON k.oid = t.tgconstraint
+WHERE t.tgrelid = ANY(%(all)s) AND t.tgisinternal
+UNION ALL
+SELECT concat_ws(chr(31), 'rule', r.ev_class::regclass, r.rulename, r.ev_enabled, pg_get_ruledef(r.oid))
+FROM pg_rewrite r WHERE r.ev_class = ANY(%(oids)s)
+UNION ALL
+SELECT concat_ws(chr(31), 'policy', p.polrelid::regclass, p.polname, p.polcmd, p.polpermissive, p.polroles::regrole[],
+                 pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
+FROM pg_policy p WHERE p.polrelid = ANY(%(oids)s)
+UNION ALL
+SELECT concat_ws(chr(31), 'publication', r.prrelid::regclass, p.pubname)
+FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid WHERE r.prrelid = ANY(%(oids)s)
+UNION ALL
+SELECT concat_ws(chr(31), 'depends', d.objid::regclass, d.refclassid::regclass, d.refobjid, d.deptype)
+FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.deptype = 'x'
+  AND d.objid IN (SELECT unnest(%(oids)s::oid[]) UNION SELECT indexrelid FROM pg_index WHERE indrelid = ANY(%(oids)s))
+ORDER BY 1
+"""
+
+_STATES = {"O": "ENABLE TRIGGER", "R": "ENABLE REPLICA TRIGGER", "A": "ENABLE ALWAYS TRIGGER", "D": "DISABLE TRIGGER"}
+
+
+@dataclass(frozen=True)
+class TriggerState:
+    """A trigger and when it fires: `pg_trigger.tgenabled`."""
+
+    schema: str
+    table: str
+    name: str
+    state: str
+
+
+@dataclass(frozen=True)
+class Key:
+    """A foreign key from or to one of the tables."""
+
+    name: str
+    schema: str
+    table: str
+    target_schema: str
+    target_table: str
+    definition: str
+    comment: str | None
+    owned: bool
+    source_inside: bool
+    """Whether the table that refers is one of those."""
+    target_inside: bool
+    columns: list[str]
+    target_columns: list[str]
+    states: str
+    """`tgenabled` of the triggers that keep it, each once: a new key has O alone."""
+
+    @property
+    def source(self) -> sql.Identifier:
+        return sql.Identifier(self.schema, self.table)
+
+    @property
+    def target(self) -> sql.Identifier:
+        return sql.Identifier(self.target_schema, self.target_table)
+
+
+class Structure:
+    """Of these tables, as one transaction sees it."""
+
+    def __init__(self, connection: Connection, entities: Sequence[Entity]) -> None:
+        self._connection = connection
+        self._entities = list(entities)
+        names = [e.qualified.as_string(connection) for e in entities]
+        self._oids = [row[0] for row in connection.execute(_TREE, (names, names))]
+        with connection.cursor(row_factory=class_row(TriggerState)) as cursor:
+            self.triggers = cursor.execute(_TRIGGERS, (self._oids,)).fetchall()
+        with connection.cursor(row_factory=class_row(Key)) as cursor:
+            self.keys = cursor.execute(_KEYS, {"oids": self._oids}).fetchall()
+        self._indexes: list[tuple[Entity, list[PlainIndex]]] = []
+
+    @property
+    def dropped(self) -> list[Key]:
+        """The foreign keys that refer to these tables: while they stand, no table they refer to can be emptied. Those
+        from here to other tables stay, and are kept row by row: dropping one would lock that other table too."""
+        return [key for key in self.keys if key.target_inside]
+
+    @property
+    def others(self) -> list[Entity]:
+        """The tables outside whose foreign keys are dropped and made again."""
+        names = {(key.schema, key.table): key for key in self.dropped if not key.source_inside}
+        return [Entity(f"{schema}.{table}", schema, table, fields=(), key=()) for schema, table in sorted(names)]
+
+    def definitions(self) -> list[str]:
+        """All definitions of the tables, and the foreign keys of the others that refer to them; the same texts, in the
+        same order, as long as nothing of it changes."""
+        others = sorted(other.qualified.as_string(self._connection) for other in self.others)
+        rows = self._connection.execute("SELECT r::oid FROM unnest(%s::regclass[]) r", (others,))
+        everything = [*self._oids, *(row[0] for row in rows)]
+        found = self._connection.execute(_DEFINITIONS, {"oids": self._oids, "all": everything})
+        return [str(line) for (line,) in found]
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the definitions."""
+        return hashlib.sha256("\n".join(self.definitions()).encode()).hexdigest()
+
+    def take_down(self, rows: Iterable[int]) -> None:
+        """Triggers off, foreign keys to them and plain indexes away. `rows` are those each table will get: below some
+        number dropping an index is not worth it."""
+        for trigger in self.triggers:
+            if trigger.state != "D":
+                self._switch(trigger, "D")
+        for key in self.dropped:
+            self._run("ALTER TABLE {} DROP CONSTRAINT {}", key.source, sql.Identifier(key.name))
+        for entity, count in zip(self._entities, rows, strict=True):
+            plain = indexes.plain_indexes(self._connection, entity) if count >= indexes.WORTH_ROWS else []
+            indexes.drop(self._connection, plain)
+            self._indexes.append((entity, plain))
+
+    def clear(self) -> None:
+        """All rows, in one statement. Never CASCADE: what refers to them from outside must not be in it."""
+        self._run("TRUNCATE TABLE {}", sql.SQL(", ").join(e.relation for e in self._entities))
+
+    def put_up(self) -> None:
+        """As it was: indexes, foreign keys, which are proven by it, and the state of each trigger."""
+        # what a deferrable unique key has left to be looked at would stand in the way of its table's changes
+        self._connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        for entity, plain in self._indexes:
+            indexes.build(self._connection, entity, plain)
+        self._indexes = []
+        for key in self.dropped:
+            name = sql.Identifier(key.name)
+            self._run("ALTER TABLE {} ADD CONSTRAINT {} {}", key.source, name, sql.SQL(key.definition))
+            if key.comment is not None:
+                self._run("COMMENT ON CONSTRAINT {} ON {} IS {}", name, key.source, sql.Literal(key.comment))
+        for trigger in self.triggers:
+            if trigger.state != "D":
+                self._switch(trigger, trigger.state)
+
+    def analyze(self) -> None:
+        for entity in self._entities:
+            self._run("ANALYZE {}", entity.qualified)
+
+    def _switch(self, trigger: TriggerState, state: str) -> None:
+        table = sql.Identifier(trigger.schema, trigger.table)
+        self._run(f"ALTER TABLE ONLY {{}} {_STATES[state]} {{}}", table, sql.Identifier(trigger.name))
+
+    def _run(self, statement: str, *parts: sql.Composable) -> None:
+        self._connection.execute(sql.SQL(statement).format(*parts))
+
+
+def served_by(connection: Connection) -> str:
+    """The session's role, quoted."""
+    (role,) = one_row(connection, sql.SQL("SELECT quote_ident(current_user)").format())
+    return str(role)

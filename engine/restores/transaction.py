@@ -1,0 +1,341 @@
+"""The one transaction of a restore: back to the backup, proven, or everything as before.
+
+Locks that stop writers, the definitions as planned, a backup of what is there now, the losses counted again; then the
+locks that stop readers, the rows out, the rows in, all that stands around them as it was, and the proof.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import psycopg
+from psycopg import sql
+
+from engine.backups.archive import Archive
+from engine.backups.compare import compare_all, stage
+from engine.backups.manifest import Manifest
+from engine.backups.take import Work, total_of
+from engine.catalog import Catalog, Entity
+from engine.db.copy import write_copy
+from engine.db.platform import Connection, one_row
+from engine.errors import Aborted, DataLoss, FailedPrecondition
+from engine.faults import fault
+from engine.imports.locks import ACCESS_EXCLUSIVE, SHARE_ROW_EXCLUSIVE, holders_of, wait_for_locks
+from engine.imports.sequences import advance, numbered_fields
+from engine.imports.sqltext import Temp, joined
+from engine.jobs.model import Severity
+from engine.restores.model import Rename
+from engine.restores.plan import fits_of, refused_rows, require_rights
+from engine.restores.schema import Fit
+from engine.restores.structure import Structure
+
+READERS_SECONDS = 60.0
+"""How long it is tried to stop readers; each try waits the session's lock_timeout (3 s): nobody queues longer."""
+
+
+class Effect(Work, Protocol):
+    """Work that changes the platform's rows."""
+
+    def hold(self, connection: Connection) -> None: ...
+    def notice(self, code: str, message: str, *, severity: Severity = ..., **metadata: str) -> None: ...
+
+
+BackUp = Callable[[Sequence[str], int], tuple[uuid.UUID, Manifest]]
+"""Takes the backup before the restore, of these entities and with this seed: its id and its manifest."""
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """What was planned, shown and confirmed."""
+
+    definitions: str
+    """Of `Structure.fingerprint`."""
+    live: Mapping[str, tuple[int, int]]
+    """By the backup's entity: rows then, and the sum of their fingerprints."""
+    losses: Mapping[str, tuple[int, int]]
+    """By the backup's entity: rows that are lost, rows that are changed."""
+    most: int
+    """Rows that may be lost or changed in all."""
+
+
+@dataclass(frozen=True)
+class _Losses:
+    """Of one entity: rows before, and of these the lost and the changed ones."""
+
+    rows: int
+    lost: int
+    changed: int
+
+
+class _Nowhere:
+    """Takes the parts of a comparison of which only the numbers are wanted."""
+
+    def write_part(self, data: bytes, *, stream: str, index: dict[str, Any]) -> int:
+        del data, stream, index
+        return 0
+
+
+class RestoreTransaction:
+    """One restore's effect. The methods are the steps, in the order of `apply`."""
+
+    def __init__(
+        self,
+        work: Effect,
+        read_catalog: Callable[[Connection], Catalog],
+        archive: Archive,
+        names: Sequence[str],
+        renames: Sequence[Rename],
+        confirmed: Confirmed,
+    ) -> None:
+        self._work = work
+        self._read_catalog = read_catalog
+        self._archive = archive
+        self._seed = archive.manifest.seed
+        self._names = list(names)
+        self._renames = list(renames)
+        self._confirmed = confirmed
+
+    def gate(self) -> None:
+        """Every byte of the chosen entities, opened, hashed and counted, before anything is locked.
+
+        Raises:
+            DataLoss: what is damaged.
+        """
+        manifest = self._archive.manifest
+        chosen = [e for e in manifest.entities if e.entity in self._names]
+        self._work.stage("GATE", rows=sum(e.rows for e in chosen))
+        self._archive.require_present(self._work.check)
+        done = 0
+        for entity in chosen:
+            for block in self._archive.rows(entity, self._work.check):
+                done += block.count(b"\n")
+                self._work.progress(rows=done)
+
+    def apply(self, connection: Connection, back_up: BackUp) -> dict[str, Any]:
+        """Everything up to, and without, the mark and the COMMIT; the facts of it. `connection` is in no transaction
+        and not in autocommit.
+
+        Raises:
+            Aborted: DEFINITIONS_MOVED, LOSSES_MOVED when what was confirmed is not what would happen now.
+            FailedPrecondition: SCHEMA_INCOMPATIBLE when a table refuses the backup's rows.
+            DataLoss: RESTORE_NOT_EQUAL, BACKUP_DAMAGED: what stands in a table is not what the manifest says.
+            PlatformNotPrepared: RIGHTS_MISSING, SEQUENCE_NOT_OWNED; and what taking the backup raises.
+        """
+        work = self._work
+        work.stage("LOCK")
+        fits, structure = self._stop_writers(connection)
+        before = structure.definitions()
+        backup_id, losses = self._back_up(connection, fits, back_up)
+        fault("restores.backed_up")
+        work.stage("RESTORE", rows=sum(f.backed.rows for f in fits))
+        began = time.monotonic()
+        self._stop_readers(connection, fits, structure)
+        began = min(began, time.monotonic())
+        structure.take_down(f.backed.rows for f in fits)
+        structure.clear()
+        staged = self._load(connection, fits)
+        fault("restores.loaded")
+        work.check()
+        structure.put_up()
+        moved = {name: to for f in fits for name, to in self._sequences(connection, f).items()}
+        work.stage("PROVE")
+        after = self._prove(connection, fits, staged)
+        self._require_definitions(connection, fits, before)
+        structure.analyze()
+        work.check()
+        return {
+            "backup_id": str(backup_id),
+            "entities": [
+                {
+                    "entity": f.backed.entity,
+                    "rows_before": losses[f.backed.entity].rows,
+                    "rows_after": after[f.backed.entity],
+                    "rows_lost": losses[f.backed.entity].lost,
+                    "rows_changed": losses[f.backed.entity].changed,
+                }
+                for f in fits
+            ],
+            "sequences": moved,
+            "outage_seconds": round(time.monotonic() - began, 1),
+        }
+
+    # --- before anything is changed
+
+    def _stop_writers(self, connection: Connection) -> tuple[list[Fit], Structure]:
+        """The locks, and under them what the plan relied on: definitions, rights."""
+        fits = fits_of(self._archive, self._read_catalog(connection), self._names, self._renames)
+        structure = Structure(connection, [f.live for f in fits])
+        connection.rollback()
+        tables = [*(f.live for f in fits), *structure.others]
+        wait_for_locks(self._work, connection, [(table, SHARE_ROW_EXCLUSIVE) for table in tables])
+        fits = fits_of(self._archive, self._read_catalog(connection), self._names, self._renames)
+        structure = Structure(connection, [f.live for f in fits])
+        if structure.fingerprint() != self._confirmed.definitions:
+            raise Aborted(
+                "restore: a table's definition has changed since the plan; everything is as before, make a new plan",
+                reason="DEFINITIONS_MOVED",
+            )
+        require_rights(connection, fits, structure)
+        return fits, structure
+
+    def _back_up(
+        self, connection: Connection, fits: Sequence[Fit], back_up: BackUp
+    ) -> tuple[uuid.UUID, dict[str, _Losses]]:
+        """The backup of what is there now, which nobody can change any more; and what is lost by it, counted again."""
+        backup_id, manifest = back_up([f.live.name for f in fits], self._seed)
+        now = {}
+        for f in fits:
+            held = manifest.entity(f.live.name)
+            if held is None:
+                raise DataLoss(f"{f.live.name}: the backup before the restore lacks it", reason="BACKUP_INCOMPLETE")
+            now[f.backed.entity] = held.rows, held.fingerprint
+        if all(now[name] == self._confirmed.live.get(name) for name in now):
+            # the same rows as in the plan, by number and fingerprint: so the same losses
+            planned = self._confirmed.losses
+            return backup_id, {name: _Losses(rows, *planned[name]) for name, (rows, _) in now.items()}
+        counted = self._count_again(fits)
+        found = sum(c.lost + c.changed for c in counted.values())
+        if found > self._confirmed.most:
+            raise Aborted(
+                f"restore: {found} rows would be lost or changed now, {self._confirmed.most} were confirmed; everything"
+                " is as before, make a new plan, or confirm more",
+                reason="LOSSES_MOVED",
+                metadata={"found": str(found), "confirmed": str(self._confirmed.most)},
+            )
+        return backup_id, counted
+
+    def _count_again(self, fits: Sequence[Fit]) -> dict[str, _Losses]:
+        """Writers wait, so that another session sees the same rows."""
+        renames: dict[str, dict[str, str]] = {}
+        for rename in self._renames:
+            renames.setdefault(rename.entity, {})[rename.old] = rename.new
+        self._work.stage("COMPARE", rows=sum(f.backed.rows for f in fits))
+        with self._work.platform("restore, losses", autocommit=True, idle_in_transaction_session_timeout="0") as other:
+            compared, _ = compare_all(
+                self._work,
+                other,
+                self._read_catalog(other),
+                self._archive,
+                [f.backed.entity for f in fits],
+                renames,
+                _Nowhere(),
+            )
+        return {
+            f.backed.entity: _Losses(c.only_live + c.different + c.equal, c.only_live, c.different)
+            for f, c in zip(fits, compared, strict=True)
+        }
+
+    # --- the change
+
+    def _stop_readers(self, connection: Connection, fits: Sequence[Fit], structure: Structure) -> None:
+        """Under a savepoint: a reader who stays costs us no lock that stops writers, on which the backup stands."""
+        tables = sorted([*(f.live for f in fits), *structure.others], key=lambda e: (e.schema, e.table))
+        deadline, pause = time.monotonic() + READERS_SECONDS, 0.2
+        while True:
+            blocked: Entity | None = None
+            try:
+                with connection.transaction():
+                    for blocked in tables:
+                        connection.execute(
+                            sql.SQL("LOCK TABLE {} IN {} MODE").format(blocked.relation, sql.SQL(ACCESS_EXCLUSIVE))
+                        )
+                return
+            except psycopg.errors.LockNotAvailable:
+                if blocked is None or time.monotonic() > deadline:
+                    raise
+            by = holders_of(connection, blocked, readers=True)
+            self._work.notice("LOCK_WAITING", f"waiting for {ACCESS_EXCLUSIVE} on {blocked.name}, held by {by}")
+            until = time.monotonic() + pause
+            while time.monotonic() < until:
+                self._work.check()
+                time.sleep(0.1)
+            pause = min(pause * 2, 5.0)
+
+    def _load(self, connection: Connection, fits: Sequence[Fit]) -> dict[str, Temp]:
+        """The rows into the tables; the temporary tables of those whose columns have changed."""
+        staged: dict[str, Temp] = {}
+        done = 0
+        for number, found in enumerate(fits):
+            columns = joined(sql.Identifier(p.new.column) for p in found.pairs)
+            try:
+                if found.straight:
+                    self._copy(connection, found, columns, done)
+                else:
+                    table = staged[found.backed.entity] = Temp(f"restored_{number}")
+                    stage(self._work, connection, self._archive, found.backed, table)
+                    connection.execute(
+                        sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} s").format(
+                            found.live.qualified, columns, columns, found.selected(table)
+                        )
+                    )
+            except (psycopg.IntegrityError, psycopg.DataError) as error:
+                raise refused_rows(error, found.live) from None
+            done += found.backed.rows
+        return staged
+
+    def _copy(self, connection: Connection, found: Fit, columns: sql.Composed, done: int) -> None:
+        statement = sql.SQL("COPY {} ({}) FROM STDIN").format(found.live.qualified, columns)
+        with connection.cursor() as cursor, cursor.copy(statement) as copy:
+            for block in self._archive.rows(found.backed, self._work.check):
+                write_copy(copy, block)
+                done += block.count(b"\n")
+                self._work.progress(rows=done)
+
+    def _sequences(self, connection: Connection, found: Fit) -> dict[str, int]:
+        """Sequences to the greater of what they have reached, what they had reached in the backup, and its rows."""
+        fields = numbered_fields(p.new for p in found.pairs)
+        held = {s.column: s for s in found.backed.sequences}
+        reached: dict[str, tuple[int, int]] = {}
+        for field in fields:
+            column = sql.Identifier(field.column)
+            low, high = one_row(
+                connection, sql.SQL("SELECT min({0}), max({0}) FROM {1}").format(column, found.live.relation)
+            )
+            values = [int(v) for v in (low, high) if v is not None]
+            old = next((p.old.name for p in found.pairs if p.new.column == field.column), field.column)
+            if (sequence := held.get(old)) is not None:
+                values.append(sequence.last_value - (0 if sequence.is_called else sequence.increment))
+            if values:
+                reached[field.column] = min(values), max(values)
+        behind = [f for f in fields if f.column in reached]
+        moved = advance(connection, found.live, behind, lambda: found.live.relation, reached)
+        return {a.sequence: a.to for a in moved}
+
+    # --- the proof
+
+    def _prove(self, connection: Connection, fits: Sequence[Fit], staged: Mapping[str, Temp]) -> dict[str, int]:
+        """Every table against the manifest; where its columns have changed, against the staged rows, which were."""
+        after = {}
+        for found in fits:
+            self._work.check()
+            columns = [p.new.column for p in found.pairs]
+            stored = one_row(connection, total_of(found.live.relation, columns, self._seed))
+            if (table := staged.get(found.backed.entity)) is None:
+                expected: tuple[Any, ...] = found.backed.rows, found.backed.fingerprint
+            else:
+                expected = one_row(connection, total_of(found.selected(table), columns, self._seed))
+            if tuple(map(int, stored)) != tuple(map(int, expected)):
+                raise DataLoss(
+                    f"{found.live.name}: found {stored[0]} rows of"
+                    f" {'the same' if int(stored[1]) == int(expected[1]) else 'another'} fingerprint, expected the"
+                    f" {expected[0]} of the backup; everything is as before",
+                    reason="RESTORE_NOT_EQUAL",
+                    metadata={"entity": found.live.name},
+                )
+            after[found.backed.entity] = int(stored[0])
+        return after
+
+    def _require_definitions(self, connection: Connection, fits: Sequence[Fit], before: list[str]) -> None:
+        after = Structure(connection, [f.live for f in fits]).definitions()
+        if after == before:
+            return
+        changed = sorted(set(before) ^ set(after))
+        what = " ".join(changed[0].split("\x1f")[:3]) if changed else "their order"
+        raise FailedPrecondition(
+            f"restore: {len(changed)} definitions are not as before, of the first: {what}; everything is as before",
+            reason="DEFINITIONS_NOT_EQUAL",
+        )
