@@ -174,7 +174,7 @@ class Applier:
         # the lock was chosen for an empty table; a row that has come since only makes it slower
         bulk = entry.lock == ACCESS_EXCLUSIVE and before == 0
         dropped = indexes.plain_indexes(connection, entry.entity) if bulk else []
-        indexes.drop(connection, dropped)
+        indexes.drop(connection, entry.entity, dropped)
         return dropped
 
     def _effect(

@@ -2,7 +2,8 @@
 row, which is most of what an INSERT into an indexed table does.
 
 Only plain indexes are dropped: none that is unique or a constraint's, a foreign key's target, the replica identity, or
-that anything depends on. Each comes back from its own definition, with tablespace, comment, statistics, CLUSTER mark.
+that anything depends on. A restore, which proves that all definitions are as before, drops unique ones too. Each comes
+back from its own definition, with tablespace, comment, statistics, CLUSTER mark.
 """
 
 from __future__ import annotations
@@ -23,15 +24,19 @@ SELECT n.nspname AS schema, c.relname AS name, pg_get_indexdef(i.indexrelid) AS 
        coalesce(t.spcname, '') AS tablespace, obj_description(i.indexrelid, 'pg_class') AS comment,
        i.indisclustered AS clustered,
        ARRAY(SELECT format('%%s=%%s', a.attnum, a.attstattarget) FROM pg_attribute a
-             WHERE a.attrelid = i.indexrelid AND a.attstattarget >= 0 ORDER BY a.attnum) AS statistics
-FROM pg_index i
+             WHERE a.attrelid = i.indexrelid AND a.attstattarget >= 0 ORDER BY a.attnum) AS statistics,
+       k.conname AS "constraint", pg_get_constraintdef(k.oid) AS constraint_definition,
+       obj_description(k.oid, 'pg_constraint') AS constraint_comment
+FROM pg_index i LEFT JOIN pg_constraint k ON k.conindid = i.indexrelid AND k.conrelid = i.indrelid AND k.contype = 'u'
 JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_tablespace t ON t.oid = c.reltablespace
-WHERE i.indrelid = %s::regclass AND i.indisvalid AND NOT i.indisunique AND NOT i.indisprimary AND NOT i.indisreplident
-  AND NOT i.indisexclusion
+WHERE i.indrelid = %(table)s::regclass AND i.indisvalid AND (%(unique)s OR NOT i.indisunique) AND NOT i.indisprimary
+  AND NOT i.indisreplident AND NOT i.indisexclusion
   AND has_schema_privilege(n.oid, 'CREATE') AND (t.oid IS NULL OR has_tablespace_privilege(t.oid, 'CREATE'))
-  AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid)
+  AND NOT EXISTS (SELECT FROM pg_constraint o WHERE o.conindid = i.indexrelid AND o.oid IS DISTINCT FROM k.oid)
   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = i.indexrelid)
+  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.refclassid = 'pg_constraint'::regclass AND d.refobjid = k.oid
+                  AND d.objid <> i.indexrelid)
 ORDER BY c.relname
 """
 
@@ -47,14 +52,19 @@ class PlainIndex:
     comment: str | None
     clustered: bool
     statistics: list[str]
+    constraint: str | None = None
+    """The unique constraint it belongs to, if it is one's; then that is dropped and made again."""
+    constraint_definition: str | None = None
+    constraint_comment: str | None = None
 
     @property
     def qualified(self) -> sql.Identifier:
         return sql.Identifier(self.schema, self.name)
 
 
-def plain_indexes(connection: Connection, entity: Entity) -> list[PlainIndex]:
-    """The indexes of the table that may be dropped; none for a partitioned table or one that is not ours.
+def plain_indexes(connection: Connection, entity: Entity, *, unique: bool = False) -> list[PlainIndex]:
+    """The indexes of the table that may be dropped, with `unique` also those that are; none for a partitioned table or
+    one that is not ours.
 
     Building one takes the right to make relations in its schema, which owning the table does not bring: since
     PostgreSQL 15 `public` gives it to nobody but the database's owner.
@@ -62,7 +72,8 @@ def plain_indexes(connection: Connection, entity: Entity) -> list[PlainIndex]:
     if entity.partitioned or not entity.owned:
         return []
     with connection.cursor(row_factory=class_row(PlainIndex)) as cursor:
-        return cursor.execute(_PLAIN, (entity.qualified.as_string(connection),)).fetchall()
+        table = entity.qualified.as_string(connection)
+        return cursor.execute(_PLAIN, {"table": table, "unique": unique}).fetchall()
 
 
 def is_empty(connection: Connection, entity: Entity) -> bool:
@@ -70,10 +81,14 @@ def is_empty(connection: Connection, entity: Entity) -> bool:
     return bool(row and row[0])
 
 
-def drop(connection: Connection, indexes: list[PlainIndex]) -> None:
+def drop(connection: Connection, entity: Entity, indexes: list[PlainIndex]) -> None:
     """Under ACCESS EXCLUSIVE, in the transaction that builds them again."""
     for index in indexes:
-        connection.execute(sql.SQL("DROP INDEX {}").format(index.qualified))
+        if index.constraint is not None:
+            name = sql.Identifier(index.constraint)
+            connection.execute(sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(entity.qualified, name))
+        else:
+            connection.execute(sql.SQL("DROP INDEX {}").format(index.qualified))
 
 
 def build(connection: Connection, entity: Entity, indexes: list[PlainIndex]) -> None:
@@ -83,7 +98,7 @@ def build(connection: Connection, entity: Entity, indexes: list[PlainIndex]) -> 
     for index in indexes:
         tablespace = sql.Literal(index.tablespace)
         connection.execute(sql.SQL("SET LOCAL default_tablespace = {}").format(tablespace))
-        connection.execute(sql.SQL(index.definition))
+        connection.execute(_creation(entity, index))
         for target in index.statistics:
             column, _, value = target.partition("=")
             connection.execute(
@@ -97,3 +112,18 @@ def build(connection: Connection, entity: Entity, indexes: list[PlainIndex]) -> 
             connection.execute(
                 sql.SQL("ALTER TABLE {} CLUSTER ON {}").format(entity.qualified, sql.Identifier(index.name))
             )
+        if index.constraint is not None and index.constraint_comment is not None:
+            connection.execute(
+                sql.SQL("COMMENT ON CONSTRAINT {} ON {} IS {}").format(
+                    sql.Identifier(index.constraint), entity.qualified, sql.Literal(index.constraint_comment)
+                )
+            )
+
+
+def _creation(entity: Entity, index: PlainIndex) -> sql.SQL | sql.Composed:
+    """What PostgreSQL itself says; a definition holds literals of the table's owner, braces among them."""
+    if index.constraint is None or index.constraint_definition is None:
+        return sql.SQL(index.definition)
+    return sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} ").format(
+        entity.qualified, sql.Identifier(index.constraint)
+    ) + sql.SQL(index.constraint_definition)

@@ -180,16 +180,17 @@ class Structure:
         return hashlib.sha256("\n".join(self.definitions()).encode()).hexdigest()
 
     def take_down(self, rows: Iterable[int]) -> None:
-        """Triggers off, foreign keys to them and plain indexes away. `rows` are those each table will get: below some
-        number dropping an index is not worth it."""
+        """Triggers off, foreign keys to them and all indexes but primary keys away. `rows` are those each table will get:
+        below some number dropping an index is not worth it."""
         for trigger in self.triggers:
             if trigger.state != "D":
                 self._switch(trigger, "D")
         for key in self.dropped:
             self._run("ALTER TABLE {} DROP CONSTRAINT {}", key.source, sql.Identifier(key.name))
         for entity, count in zip(self._entities, rows, strict=True):
-            plain = indexes.plain_indexes(self._connection, entity) if count >= indexes.WORTH_ROWS else []
-            indexes.drop(self._connection, plain)
+            worth = count >= indexes.WORTH_ROWS
+            plain = indexes.plain_indexes(self._connection, entity, unique=True) if worth else []
+            indexes.drop(self._connection, entity, plain)
             self._indexes.append((entity, plain))
 
     def clear(self) -> None:

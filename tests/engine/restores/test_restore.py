@@ -235,17 +235,25 @@ def test_plain_indexes_are_built_again_as_they_were(made, monkeypatch):
         CREATE INDEX by_name ON public.things (name DESC) INCLUDE (n) WITH (fillfactor = 70);
         COMMENT ON INDEX public.by_name IS 'fast'; ALTER TABLE public.things CLUSTER ON by_name;
         CREATE UNIQUE INDEX one ON public.things (lower(name));
+        ALTER TABLE public.things ADD CONSTRAINT "two {}" UNIQUE NULLS NOT DISTINCT (n) INCLUDE (name) DEFERRABLE;
+        COMMENT ON CONSTRAINT "two {}" ON public.things IS 'constraint'; COMMENT ON INDEX public."two {}" IS 'index';
+        CREATE UNIQUE INDEX ident ON public.things (n, id); ALTER TABLE public.things ALTER n SET NOT NULL;
+        ALTER TABLE public.things REPLICA IDENTITY USING INDEX ident;
+        CREATE TABLE public.others (n int REFERENCES public.things (id));
+        CREATE UNIQUE INDEX target ON public.things (name);
+        ALTER TABLE public.others ADD t text REFERENCES public.things (name);
         INSERT INTO public.things SELECT g, 'n' || g, g FROM generate_series(1, 50) g;
         """
     )
-    before, defined = contents(world, "things"), definitions(world, "things")
-    backup = back_up(world)
-    world.sql("DELETE FROM public.things WHERE id > 5")
+    before, defined = contents(world, "things"), definitions(world, "things", "others")
+    backup = back_up(world, "things")
+    world.sql("DELETE FROM public.things WHERE id > 5; INSERT INTO public.others VALUES (2, 'n3')")
 
     restore(world, backup)
 
     assert contents(world, "things") == before
-    assert definitions(world, "things") == defined
+    assert definitions(world, "things", "others") == defined
+    assert world.sql("SELECT relreplident FROM pg_class WHERE oid = 'public.things'::regclass") == [("i",)]
 
 
 def test_what_was_there_before_is_in_the_backup_taken_under_the_locks(made):
