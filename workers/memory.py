@@ -16,7 +16,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 LARGE = 1 << 20
 """Blocks from here on are mapped one by one and unmapped when freed. The price is fresh pages for each of them: with
-1 MiB an import of 1,000,000 users peaks at 216 MB and validates in 4.6 s, with 3 MiB at 350 MB and in 3.1 s."""
+1 MiB an import of 1,000,000 users peaks at 207-216 MB and validates in 3.3-3.6 s, with 2 MiB at 276-303 MB and in
+2.5-3.1 s."""
 
 
 def keep_little() -> None:

@@ -180,8 +180,11 @@ class Structure:
         return hashlib.sha256("\n".join(self.definitions()).encode()).hexdigest()
 
     def take_down(self, rows: Iterable[int]) -> None:
-        """Triggers off, foreign keys to them and all indexes but primary keys away. `rows` are those each table will get:
-        below some number dropping an index is not worth it."""
+        """Triggers off, foreign keys to them and all indexes but primary keys away.
+
+        Args:
+            rows: those that each table will get; below some number dropping an index is not worth it.
+        """
         for trigger in self.triggers:
             if trigger.state != "D":
                 self._switch(trigger, "D")
