@@ -249,6 +249,7 @@ class Backup(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     CONTEXT_FIELD_NUMBER: _builtins.int
     SCHEDULE_ID_FIELD_NUMBER: _builtins.int
+    UPDATED_AT_FIELD_NUMBER: _builtins.int
     backup_id: _builtins.str
     """Its id (UUIDv7)."""
     backup_type: Global___BackupType.ValueType
@@ -319,6 +320,10 @@ class Backup(_message.Message):
     def context(self) -> _common_pb2.CallContext:
         """From where and why it was asked for."""
 
+    @_builtins.property
+    def updated_at(self) -> _timestamp_pb2.Timestamp:
+        """When its record last changed."""
+
     def __init__(
         self,
         *,
@@ -347,10 +352,11 @@ class Backup(_message.Message):
         error: _common_pb2.OperationError | None = ...,
         context: _common_pb2.CallContext | None = ...,
         schedule_id: _builtins.str = ...,
+        updated_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "context", b"context", "created_at", b"created_at", "error", b"error", "expires_at", b"expires_at", "restored_at", b"restored_at", "snapshot_at", b"snapshot_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "context", b"context", "created_at", b"created_at", "error", b"error", "expires_at", b"expires_at", "restored_at", b"restored_at", "snapshot_at", b"snapshot_at", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_id", b"backup_id", "backup_type", b"backup_type", "chain_backup_id", b"chain_backup_id", "checksum", b"checksum", "completed_at", b"completed_at", "context", b"context", "created_at", b"created_at", "created_by_admin_id", b"created_by_admin_id", "entities", b"entities", "error", b"error", "expires_at", b"expires_at", "file_size_bytes", b"file_size_bytes", "file_url", b"file_url", "freeable_size_bytes", b"freeable_size_bytes", "held", b"held", "job_id", b"job_id", "name", b"name", "not_covered", b"not_covered", "parent_backup_id", b"parent_backup_id", "restored_at", b"restored_at", "schedule_id", b"schedule_id", "snapshot_at", b"snapshot_at", "status", b"status", "trigger_type", b"trigger_type", "verifications", b"verifications"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_id", b"backup_id", "backup_type", b"backup_type", "chain_backup_id", b"chain_backup_id", "checksum", b"checksum", "completed_at", b"completed_at", "context", b"context", "created_at", b"created_at", "created_by_admin_id", b"created_by_admin_id", "entities", b"entities", "error", b"error", "expires_at", b"expires_at", "file_size_bytes", b"file_size_bytes", "file_url", b"file_url", "freeable_size_bytes", b"freeable_size_bytes", "held", b"held", "job_id", b"job_id", "name", b"name", "not_covered", b"not_covered", "parent_backup_id", b"parent_backup_id", "restored_at", b"restored_at", "schedule_id", b"schedule_id", "snapshot_at", b"snapshot_at", "status", b"status", "trigger_type", b"trigger_type", "updated_at", b"updated_at", "verifications", b"verifications"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

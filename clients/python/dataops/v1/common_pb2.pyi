@@ -342,7 +342,7 @@ class Notice(_message.Message):
     SEVERITY_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     code: _builtins.str
-    """Stable word from the catalogue, for example NOT_BACKED_UP."""
+    """Stable word from the catalogue, for example CHECKED_AT_APPLY."""
     message: _builtins.str
     """The sentence for a person."""
     severity: Global___NoticeSeverity.ValueType

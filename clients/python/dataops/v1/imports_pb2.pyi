@@ -753,7 +753,7 @@ class PlanSummary(_message.Message):
 
     @_builtins.property
     def notices(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Notice]:
-        """What should be known before it is applied, for example NOT_BACKED_UP."""
+        """What should be known before it is applied, for example CHECKED_AT_APPLY."""
 
     @_builtins.property
     def planned_at(self) -> _timestamp_pb2.Timestamp:
@@ -913,7 +913,7 @@ class ImportReport(_message.Message):
     """Rows in the tables after: rows_before + inserted - deleted; absent if rows_before is."""
     @_builtins.property
     def notices(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Notice]:
-        """What should be known about it, for example NOT_BACKED_UP."""
+        """What should be known about it, for example CHANGED_BY_TRIGGER."""
 
     @_builtins.property
     def entities(self) -> _containers.RepeatedCompositeFieldContainer[Global___EntityReport]:
@@ -1002,7 +1002,7 @@ class Import(_message.Message):
     status: Global___ImportStatus.ValueType
     """Where it stands."""
     pre_import_backup_id: _builtins.str
-    """The backup made before it was applied; empty if there is none."""
+    """The backup made right before it was applied, of every entity that it writes; empty until made."""
     requested_by_admin_id: _builtins.str
     """Our id of the principal who asked for it."""
     upload_id: _builtins.str

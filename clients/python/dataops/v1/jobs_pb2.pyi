@@ -44,7 +44,7 @@ class _JobKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobKind.Value
     JOB_KIND_BACKUP_DIFF: _JobKind.ValueType  # 7
     """Compares a backup."""
     JOB_KIND_BACKUP_EXTRACT: _JobKind.ValueType  # 8
-    """Takes rows out of a backup."""
+    """Not used: rows are taken out of a backup by the plan of their import."""
     JOB_KIND_RESTORE_PLAN: _JobKind.ValueType  # 9
     """Plans a restore."""
     JOB_KIND_RESTORE: _JobKind.ValueType  # 10
@@ -72,7 +72,7 @@ JOB_KIND_BACKUP_VERIFY: JobKind.ValueType  # 6
 JOB_KIND_BACKUP_DIFF: JobKind.ValueType  # 7
 """Compares a backup."""
 JOB_KIND_BACKUP_EXTRACT: JobKind.ValueType  # 8
-"""Takes rows out of a backup."""
+"""Not used: rows are taken out of a backup by the plan of their import."""
 JOB_KIND_RESTORE_PLAN: JobKind.ValueType  # 9
 """Plans a restore."""
 JOB_KIND_RESTORE: JobKind.ValueType  # 10

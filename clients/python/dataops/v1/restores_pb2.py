@@ -28,13 +28,19 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x64\x61taops/v1/restores.proto\x12\ndataops.v1\x1a\x17\x64\x61taops/v1/common.proto\x1a\x18\x64\x61taops/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa6\x01\n\x11\x45ntityRestorePlan\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12\x10\n\x08rows_now\x18\x02 \x01(\x03\x12\x16\n\x0erows_in_backup\x18\x03 \x01(\x03\x12\x11\n\trows_lost\x18\x04 \x01(\x03\x12\x14\n\x0crows_changed\x18\x05 \x01(\x03\x12.\n\x12schema_differences\x18\x06 \x03(\x0b\x32\x12.dataops.v1.Notice\"\xb0\x02\n\x0bRestorePlan\x12\x13\n\x0bplan_digest\x18\x01 \x01(\x0c\x12/\n\x08\x65ntities\x18\x02 \x03(\x0b\x32\x1d.dataops.v1.EntityRestorePlan\x12\x12\n\ndisk_bytes\x18\x03 \x01(\x03\x12\x11\n\twal_bytes\x18\x04 \x01(\x03\x12)\n\x06outage\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12#\n\x07notices\x18\x06 \x03(\x0b\x32\x12.dataops.v1.Notice\x12\x1b\n\x13\x63onfirmation_phrase\x18\x07 \x01(\t\x12.\n\nexpires_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0f\x61pproval_needed\x18\t \x01(\x08\"a\n\x13\x45ntityRestoreReport\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12\x13\n\x0brows_before\x18\x02 \x01(\x03\x12\x12\n\nrows_after\x18\x03 \x01(\x03\x12\x11\n\trows_lost\x18\x04 \x01(\x03\"\x92\x01\n\rRestoreReport\x12\x31\n\x08\x65ntities\x18\x01 \x03(\x0b\x32\x1f.dataops.v1.EntityRestoreReport\x12#\n\x07notices\x18\x02 \x03(\x0b\x32\x12.dataops.v1.Notice\x12)\n\x06outage\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x83\x04\n\x07Restore\x12\x12\n\nrestore_id\x18\x01 \x01(\t\x12\x11\n\tbackup_id\x18\x02 \x01(\t\x12\x14\n\x0c\x65ntity_types\x18\x03 \x03(\t\x12)\n\x06status\x18\x04 \x01(\x0e\x32\x19.dataops.v1.RestoreStatus\x12\x1d\n\x15pre_restore_backup_id\x18\x05 \x01(\t\x12\x1d\n\x15requested_by_admin_id\x18\x06 \x01(\t\x12\x1c\n\x14\x61pproved_by_admin_id\x18\x07 \x01(\t\x12%\n\x04plan\x18\x08 \x01(\x0b\x32\x17.dataops.v1.RestorePlan\x12)\n\x06report\x18\t \x01(\x0b\x32\x19.dataops.v1.RestoreReport\x12\x13\n\x0bplan_job_id\x18\n \x01(\t\x12\x16\n\x0erestore_job_id\x18\x0b \x01(\t\x12)\n\x05\x65rror\x18\x0c \x01(\x0b\x32\x1a.dataops.v1.OperationError\x12(\n\x07\x63ontext\x18\r \x01(\x0b\x32\x17.dataops.v1.CallContext\x12.\n\ncreated_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x63ompleted_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"k\n\x0bRestoreLoss\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12#\n\x03key\x18\x02 \x03(\x0b\x32\x16.dataops.v1.FieldValue\x12\x0f\n\x07\x64\x65leted\x18\x03 \x01(\x08\x12\x16\n\x0e\x63hanged_fields\x18\x04 \x03(\t\"\x8c\x01\n\x14\x43reateRestoreRequest\x12\x1c\n\nrequest_id\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x08\x01\x10\x01\x12\x1b\n\tbackup_id\x18\x02 \x01(\tB\x08\x8a\xb5\x18\x04\x08\x01\x10\x01\x12 \n\x0c\x65ntity_types\x18\x03 \x03(\tB\n\x8a\xb5\x18\x06 \xc8\x01@\xe8\x07\x12\x17\n\x06reason\x18\x04 \x01(\tB\x07\x8a\xb5\x18\x03 \xf4\x03\"=\n\x15\x43reateRestoreResponse\x12$\n\x07restore\x18\x01 \x01(\x0b\x32\x13.dataops.v1.Restore\"1\n\x11GetRestoreRequest\x12\x1c\n\nrestore_id\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x08\x01\x10\x01\":\n\x12GetRestoreResponse\x12$\n\x07restore\x18\x01 \x01(\x0b\x32\x13.dataops.v1.Restore\"\xa0\x01\n\x13ListRestoresRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\x8a\xb5\x18\x05(\x00\x30\xe8\x07\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\x8a\xb5\x18\x03 \x80\x10\x12\x33\n\x08statuses\x18\x03 \x03(\x0e\x32\x19.dataops.v1.RestoreStatusB\x06\x8a\xb5\x18\x02@\x14\x12\x19\n\tbackup_id\x18\x04 \x01(\tB\x06\x8a\xb5\x18\x02\x10\x01\"V\n\x14ListRestoresResponse\x12%\n\x08restores\x18\x01 \x03(\x0b\x32\x13.dataops.v1.Restore\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8c\x01\n\x18ListRestoreLossesRequest\x12\x1c\n\nrestore_id\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x08\x01\x10\x01\x12\x1c\n\tpage_size\x18\x02 \x01(\x05\x42\t\x8a\xb5\x18\x05(\x00\x30\xe8\x07\x12\x1b\n\npage_token\x18\x03 \x01(\tB\x07\x8a\xb5\x18\x03 \x80\x10\x12\x17\n\x06\x65ntity\x18\x04 \x01(\tB\x07\x8a\xb5\x18\x03 \xc8\x01\"]\n\x19ListRestoreLossesResponse\x12\'\n\x06losses\x18\x01 \x03(\x0b\x32\x17.dataops.v1.RestoreLoss\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb1\x01\n\x15\x43onfirmRestoreRequest\x12\x1a\n\nrequest_id\x18\x01 \x01(\tB\x06\x8a\xb5\x18\x02\x10\x01\x12\x1c\n\nrestore_id\x18\x02 \x01(\tB\x08\x8a\xb5\x18\x04\x08\x01\x10\x01\x12\x1d\n\x0bplan_digest\x18\x03 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x08\x01P\x01\x12&\n\x13\x63onfirmation_phrase\x18\x04 \x01(\tB\t\x8a\xb5\x18\x05\x08\x01 \xc8\x01\x12\x17\n\x06reason\x18\x05 \x01(\tB\x07\x8a\xb5\x18\x03 \xf4\x03\">\n\x16\x43onfirmRestoreResponse\x12$\n\x07restore\x18\x01 \x01(\x0b\x32\x13.dataops.v1.Restore\"m\n\x15\x41pproveRestoreRequest\x12\x1c\n\nrestore_id\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x08\x01\x10\x01\x12\x1d\n\x0bplan_digest\x18\x02 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x08\x01P\x01\x12\x17\n\x06reason\x18\x03 \x01(\tB\x07\x8a\xb5\x18\x03 \xf4\x03\">\n\x16\x41pproveRestoreResponse\x12$\n\x07restore\x18\x01 \x01(\x0b\x32\x13.dataops.v1.Restore\"M\n\x14\x43\x61ncelRestoreRequest\x12\x1c\n\nrestore_id\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x08\x01\x10\x01\x12\x17\n\x06reason\x18\x02 \x01(\tB\x07\x8a\xb5\x18\x03 \xf4\x03\"=\n\x15\x43\x61ncelRestoreResponse\x12$\n\x07restore\x18\x01 \x01(\x0b\x32\x13.dataops.v1.Restore*\xec\x02\n\rRestoreStatus\x12\x1e\n\x1aRESTORE_STATUS_UNSPECIFIED\x10\x00\x12\x1a\n\x16RESTORE_STATUS_PENDING\x10\x01\x12\x1d\n\x19RESTORE_STATUS_VALIDATING\x10\x02\x12(\n$RESTORE_STATUS_AWAITING_CONFIRMATION\x10\x03\x12$\n RESTORE_STATUS_AWAITING_APPROVAL\x10\x04\x12\x1d\n\x19RESTORE_STATUS_PROCESSING\x10\x05\x12\x1c\n\x18RESTORE_STATUS_COMPLETED\x10\x06\x12\x19\n\x15RESTORE_STATUS_FAILED\x10\x07\x12\x1e\n\x1aRESTORE_STATUS_ROLLED_BACK\x10\x08\x12\x1c\n\x18RESTORE_STATUS_CANCELLED\x10\t\x12\x1a\n\x16RESTORE_STATUS_EXPIRED\x10\n2\x9b\x06\n\x0eRestoreService\x12m\n\rCreateRestore\x12 .dataops.v1.CreateRestoreRequest\x1a!.dataops.v1.CreateRestoreResponse\"\x17\x8a\xb5\x18\x0frestores.create\x90\xb5\x18\x03\x12\x62\n\nGetRestore\x12\x1d.dataops.v1.GetRestoreRequest\x1a\x1e.dataops.v1.GetRestoreResponse\"\x15\x8a\xb5\x18\rrestores.read\x90\xb5\x18\x01\x12h\n\x0cListRestores\x12\x1f.dataops.v1.ListRestoresRequest\x1a .dataops.v1.ListRestoresResponse\"\x15\x8a\xb5\x18\rrestores.read\x90\xb5\x18\x01\x12w\n\x11ListRestoreLosses\x12$.dataops.v1.ListRestoreLossesRequest\x1a%.dataops.v1.ListRestoreLossesResponse\"\x15\x8a\xb5\x18\rrestores.read\x90\xb5\x18\x02\x12q\n\x0e\x43onfirmRestore\x12!.dataops.v1.ConfirmRestoreRequest\x1a\".dataops.v1.ConfirmRestoreResponse\"\x18\x8a\xb5\x18\x10restores.confirm\x90\xb5\x18\x03\x12q\n\x0e\x41pproveRestore\x12!.dataops.v1.ApproveRestoreRequest\x1a\".dataops.v1.ApproveRestoreResponse\"\x18\x8a\xb5\x18\x10restores.approve\x90\xb5\x18\x04\x12m\n\rCancelRestore\x12 .dataops.v1.CancelRestoreRequest\x1a!.dataops.v1.CancelRestoreResponse\"\x17\x8a\xb5\x18\x0frestores.cancel\x90\xb5\x18\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x64\x61taops/v1/restores.proto\x12\ndataops.v1\x1a\x17\x64\x61taops/v1/common.proto\x1a\x18\x64\x61taops/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"_\n\x0c\x43olumnRename\x12\x19\n\x06\x65ntity\x18\x01 \x01(\tB\t\x8a\xb5\x18\x05\x08\x01 \xc8\x01\x12\x1a\n\x08old_name\x18\x02 \x01(\tB\x08\x8a\xb5\x18\x04\x08\x01 ?\x12\x18\n\x08new_name\x18\x03 \x01(\tB\x06\x8a\xb5\x18\x02 ?\"\xa6\x01\n\x11\x45ntityRestorePlan\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12\x10\n\x08rows_now\x18\x02 \x01(\x03\x12\x16\n\x0erows_in_backup\x18\x03 \x01(\x03\x12\x11\n\trows_lost\x18\x04 \x01(\x03\x12\x14\n\x0crows_changed\x18\x05 \x01(\x03\x12.\n\x12schema_differences\x18\x06 \x03(\x0b\x32\x12.dataops.v1.Notice\"\xb0\x02\n\x0bRestorePlan\x12\x13\n\x0bplan_digest\x18\x01 \x01(\x0c\x12/\n\x08\x65ntities\x18\x02 \x03(\x0b\x32\x1d.dataops.v1.EntityRestorePlan\x12\x12\n\ndisk_bytes\x18\x03 \x01(\x03\x12\x11\n\twal_bytes\x18\x04 \x01(\x03\x12)\n\x06outage\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12#\n\x07notices\x18\x06 \x03(\x0b\x32\x12.dataops.v1.Notice\x12\x1b\n\x13\x63onfirmation_phrase\x18\x07 \x01(\t\x12.\n\nexpires_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0f\x61pproval_needed\x18\t \x01(\x08\"w\n\x13\x45ntityRestoreReport\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12\x13\n\x0brows_before\x18\x02 \x01(\x03\x12\x12\n\nrows_after\x18\x03 \x01(\x03\x12\x11\n\trows_lost\x18\x04 \x01(\x03\x12\x14\n\x0crows_changed\x18\x05 \x01(\x03\"\x92\x01\n\rRestoreReport\x12\x31\n\x08\x65ntities\x18\x01 \x03(\x0b\x32\x1f.dataops.v1.EntityRestoreReport\x12#\n\x07notices\x18\x02 \x03(\x0b\x32\x12.dataops.v1.Notice\x12)\n\x06outage\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xb1\x05\n\x07Restore\x12\x12\n\nrestore_id\x18\x01 \x01(\t\x12\x11\n\tbackup_id\x18\x02 \x01(\t\x12\x14\n\x0c\x65ntity_types\x18\x03 \x03(\t\x12)\n\x06status\x18\x04 \x01(\x0e\x32\x19.dataops.v1.RestoreStatus\x12\x1d\n\x15pre_restore_backup_id\x18\x05 \x01(\t\x12\x1d\n\x15requested_by_admin_id\x18\x06 \x01(\t\x12\x1c\n\x14\x61pproved_by_admin_id\x18\x07 \x01(\t\x12%\n\x04plan\x18\x08 \x01(\x0b\x32\x17.dataops.v1.RestorePlan\x12)\n\x06report\x18\t \x01(\x0b\x32\x19.dataops.v1.RestoreReport\x12\x13\n\x0bplan_job_id\x18\n \x01(\t\x12\x16\n\x0erestore_job_id\x18\x0b \x01(\t\x12)\n\x05\x65rror\x18\x0c \x01(\x0b\x32\x1a.dataops.v1.OperationError\x12(\n\x07\x63ontext\x18\r \x01(\x0b\x32\x17.dataops.v1.CallContext\x12.\n\ncreated_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x63ompleted_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x07renames\x18\x10 \x03(\x0b\x32\x18.dataops.v1.ColumnRename\x12\x1d\n\x15\x63onfirmed_by_admin_id\x18\x11 \x01(\t\x12\x1d\n\x10\x63onfirmed_losses\x18\x12 \x01(\x03H\x00\x88\x01\x01\x12.\n\nupdated_at\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x13\n\x11_confirmed_losses\"k\n\x0bRestoreLoss\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12#\n\x03key\x18\x02 \x03(\x0b\x32\x16.dataops.v1.FieldValue\x12\x0f\n\x07\x64\x65leted\x18\x03 \x01(\x08\x12\x16\n\x0e\x63hanged_fields\x18\x04 \x03(\t\"\xc0\x01\n\x14\x43reateRestoreRequest\x12\x1c\n\nrequest_id\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x08\x01\x10\x01\x12\x1b\n\tbackup_id\x18\x02 \x01(\tB\x08\x8a\xb5\x18\x04\x08\x01\x10\x01\x12 \n\x0c\x65ntity_types\x18\x03 \x03(\tB\n\x8a\xb5\x18\x06 \xc8\x01@\xe8\x07\x12\x17\n\x06reason\x18\x04 \x01(\tB\x07\x8a\xb5\x18\x03 \xf4\x03\x12\x32\n\x07renames\x18\x05 \x03(\x0b\x32\x18.dataops.v1.ColumnRenameB\x07\x8a\xb5\x18\x03@\xe8\x07\"=\n\x15\x43reateRestoreResponse\x12$\n\x07restore\x18\x01 \x01(\x0b\x32\x13.dataops.v1.Restore\"1\n\x11GetRestoreRequest\x12\x1c\n\nrestore_id\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x08\x01\x10\x01\":\n\x12GetRestoreResponse\x12$\n\x07restore\x18\x01 \x01(\x0b\x32\x13.dataops.v1.Restore\"\xa0\x01\n\x13ListRestoresRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\x8a\xb5\x18\x05(\x00\x30\xe8\x07\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\x8a\xb5\x18\x03 \x80\x10\x12\x33\n\x08statuses\x18\x03 \x03(\x0e\x32\x19.dataops.v1.RestoreStatusB\x06\x8a\xb5\x18\x02@\x14\x12\x19\n\tbackup_id\x18\x04 \x01(\tB\x06\x8a\xb5\x18\x02\x10\x01\"V\n\x14ListRestoresResponse\x12%\n\x08restores\x18\x01 \x03(\x0b\x32\x13.dataops.v1.Restore\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8c\x01\n\x18ListRestoreLossesRequest\x12\x1c\n\nrestore_id\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x08\x01\x10\x01\x12\x1c\n\tpage_size\x18\x02 \x01(\x05\x42\t\x8a\xb5\x18\x05(\x00\x30\xe8\x07\x12\x1b\n\npage_token\x18\x03 \x01(\tB\x07\x8a\xb5\x18\x03 \x80\x10\x12\x17\n\x06\x65ntity\x18\x04 \x01(\tB\x07\x8a\xb5\x18\x03 \xc8\x01\"]\n\x19ListRestoreLossesResponse\x12\'\n\x06losses\x18\x01 \x03(\x0b\x32\x17.dataops.v1.RestoreLoss\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xe1\x01\n\x15\x43onfirmRestoreRequest\x12\x1a\n\nrequest_id\x18\x01 \x01(\tB\x06\x8a\xb5\x18\x02\x10\x01\x12\x1c\n\nrestore_id\x18\x02 \x01(\tB\x08\x8a\xb5\x18\x04\x08\x01\x10\x01\x12\x1d\n\x0bplan_digest\x18\x03 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x08\x01P\x01\x12&\n\x13\x63onfirmation_phrase\x18\x04 \x01(\tB\t\x8a\xb5\x18\x05\x08\x01 \xc8\x01\x12\x17\n\x06reason\x18\x05 \x01(\tB\x07\x8a\xb5\x18\x03 \xf4\x03\x12\x1f\n\nmax_losses\x18\x06 \x01(\x03\x42\x06\x8a\xb5\x18\x02(\x00H\x00\x88\x01\x01\x42\r\n\x0b_max_losses\">\n\x16\x43onfirmRestoreResponse\x12$\n\x07restore\x18\x01 \x01(\x0b\x32\x13.dataops.v1.Restore\"m\n\x15\x41pproveRestoreRequest\x12\x1c\n\nrestore_id\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x08\x01\x10\x01\x12\x1d\n\x0bplan_digest\x18\x02 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x08\x01P\x01\x12\x17\n\x06reason\x18\x03 \x01(\tB\x07\x8a\xb5\x18\x03 \xf4\x03\">\n\x16\x41pproveRestoreResponse\x12$\n\x07restore\x18\x01 \x01(\x0b\x32\x13.dataops.v1.Restore\"M\n\x14\x43\x61ncelRestoreRequest\x12\x1c\n\nrestore_id\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x08\x01\x10\x01\x12\x17\n\x06reason\x18\x02 \x01(\tB\x07\x8a\xb5\x18\x03 \xf4\x03\"=\n\x15\x43\x61ncelRestoreResponse\x12$\n\x07restore\x18\x01 \x01(\x0b\x32\x13.dataops.v1.Restore*\xec\x02\n\rRestoreStatus\x12\x1e\n\x1aRESTORE_STATUS_UNSPECIFIED\x10\x00\x12\x1a\n\x16RESTORE_STATUS_PENDING\x10\x01\x12\x1d\n\x19RESTORE_STATUS_VALIDATING\x10\x02\x12(\n$RESTORE_STATUS_AWAITING_CONFIRMATION\x10\x03\x12$\n RESTORE_STATUS_AWAITING_APPROVAL\x10\x04\x12\x1d\n\x19RESTORE_STATUS_PROCESSING\x10\x05\x12\x1c\n\x18RESTORE_STATUS_COMPLETED\x10\x06\x12\x19\n\x15RESTORE_STATUS_FAILED\x10\x07\x12\x1e\n\x1aRESTORE_STATUS_ROLLED_BACK\x10\x08\x12\x1c\n\x18RESTORE_STATUS_CANCELLED\x10\t\x12\x1a\n\x16RESTORE_STATUS_EXPIRED\x10\n2\x9b\x06\n\x0eRestoreService\x12m\n\rCreateRestore\x12 .dataops.v1.CreateRestoreRequest\x1a!.dataops.v1.CreateRestoreResponse\"\x17\x8a\xb5\x18\x0frestores.create\x90\xb5\x18\x03\x12\x62\n\nGetRestore\x12\x1d.dataops.v1.GetRestoreRequest\x1a\x1e.dataops.v1.GetRestoreResponse\"\x15\x8a\xb5\x18\rrestores.read\x90\xb5\x18\x01\x12h\n\x0cListRestores\x12\x1f.dataops.v1.ListRestoresRequest\x1a .dataops.v1.ListRestoresResponse\"\x15\x8a\xb5\x18\rrestores.read\x90\xb5\x18\x01\x12w\n\x11ListRestoreLosses\x12$.dataops.v1.ListRestoreLossesRequest\x1a%.dataops.v1.ListRestoreLossesResponse\"\x15\x8a\xb5\x18\rrestores.read\x90\xb5\x18\x02\x12q\n\x0e\x43onfirmRestore\x12!.dataops.v1.ConfirmRestoreRequest\x1a\".dataops.v1.ConfirmRestoreResponse\"\x18\x8a\xb5\x18\x10restores.confirm\x90\xb5\x18\x03\x12q\n\x0e\x41pproveRestore\x12!.dataops.v1.ApproveRestoreRequest\x1a\".dataops.v1.ApproveRestoreResponse\"\x18\x8a\xb5\x18\x10restores.approve\x90\xb5\x18\x04\x12m\n\rCancelRestore\x12 .dataops.v1.CancelRestoreRequest\x1a!.dataops.v1.CancelRestoreResponse\"\x17\x8a\xb5\x18\x0frestores.cancel\x90\xb5\x18\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'dataops.v1.restores_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_COLUMNRENAME'].fields_by_name['entity']._loaded_options = None
+  _globals['_COLUMNRENAME'].fields_by_name['entity']._serialized_options = b'\212\265\030\005\010\001 \310\001'
+  _globals['_COLUMNRENAME'].fields_by_name['old_name']._loaded_options = None
+  _globals['_COLUMNRENAME'].fields_by_name['old_name']._serialized_options = b'\212\265\030\004\010\001 ?'
+  _globals['_COLUMNRENAME'].fields_by_name['new_name']._loaded_options = None
+  _globals['_COLUMNRENAME'].fields_by_name['new_name']._serialized_options = b'\212\265\030\002 ?'
   _globals['_CREATERESTOREREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_CREATERESTOREREQUEST'].fields_by_name['request_id']._serialized_options = b'\212\265\030\004\010\001\020\001'
   _globals['_CREATERESTOREREQUEST'].fields_by_name['backup_id']._loaded_options = None
@@ -43,6 +49,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATERESTOREREQUEST'].fields_by_name['entity_types']._serialized_options = b'\212\265\030\006 \310\001@\350\007'
   _globals['_CREATERESTOREREQUEST'].fields_by_name['reason']._loaded_options = None
   _globals['_CREATERESTOREREQUEST'].fields_by_name['reason']._serialized_options = b'\212\265\030\003 \364\003'
+  _globals['_CREATERESTOREREQUEST'].fields_by_name['renames']._loaded_options = None
+  _globals['_CREATERESTOREREQUEST'].fields_by_name['renames']._serialized_options = b'\212\265\030\003@\350\007'
   _globals['_GETRESTOREREQUEST'].fields_by_name['restore_id']._loaded_options = None
   _globals['_GETRESTOREREQUEST'].fields_by_name['restore_id']._serialized_options = b'\212\265\030\004\010\001\020\001'
   _globals['_LISTRESTORESREQUEST'].fields_by_name['page_size']._loaded_options = None
@@ -71,6 +79,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONFIRMRESTOREREQUEST'].fields_by_name['confirmation_phrase']._serialized_options = b'\212\265\030\005\010\001 \310\001'
   _globals['_CONFIRMRESTOREREQUEST'].fields_by_name['reason']._loaded_options = None
   _globals['_CONFIRMRESTOREREQUEST'].fields_by_name['reason']._serialized_options = b'\212\265\030\003 \364\003'
+  _globals['_CONFIRMRESTOREREQUEST'].fields_by_name['max_losses']._loaded_options = None
+  _globals['_CONFIRMRESTOREREQUEST'].fields_by_name['max_losses']._serialized_options = b'\212\265\030\002(\000'
   _globals['_APPROVERESTOREREQUEST'].fields_by_name['restore_id']._loaded_options = None
   _globals['_APPROVERESTOREREQUEST'].fields_by_name['restore_id']._serialized_options = b'\212\265\030\004\010\001\020\001'
   _globals['_APPROVERESTOREREQUEST'].fields_by_name['plan_digest']._loaded_options = None
@@ -95,48 +105,50 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESTORESERVICE'].methods_by_name['ApproveRestore']._serialized_options = b'\212\265\030\020restores.approve\220\265\030\004'
   _globals['_RESTORESERVICE'].methods_by_name['CancelRestore']._loaded_options = None
   _globals['_RESTORESERVICE'].methods_by_name['CancelRestore']._serialized_options = b'\212\265\030\017restores.cancel\220\265\030\004'
-  _globals['_RESTORESTATUS']._serialized_start=2876
-  _globals['_RESTORESTATUS']._serialized_end=3240
-  _globals['_ENTITYRESTOREPLAN']._serialized_start=158
-  _globals['_ENTITYRESTOREPLAN']._serialized_end=324
-  _globals['_RESTOREPLAN']._serialized_start=327
-  _globals['_RESTOREPLAN']._serialized_end=631
-  _globals['_ENTITYRESTOREREPORT']._serialized_start=633
-  _globals['_ENTITYRESTOREREPORT']._serialized_end=730
-  _globals['_RESTOREREPORT']._serialized_start=733
-  _globals['_RESTOREREPORT']._serialized_end=879
-  _globals['_RESTORE']._serialized_start=882
-  _globals['_RESTORE']._serialized_end=1397
-  _globals['_RESTORELOSS']._serialized_start=1399
-  _globals['_RESTORELOSS']._serialized_end=1506
-  _globals['_CREATERESTOREREQUEST']._serialized_start=1509
-  _globals['_CREATERESTOREREQUEST']._serialized_end=1649
-  _globals['_CREATERESTORERESPONSE']._serialized_start=1651
-  _globals['_CREATERESTORERESPONSE']._serialized_end=1712
-  _globals['_GETRESTOREREQUEST']._serialized_start=1714
-  _globals['_GETRESTOREREQUEST']._serialized_end=1763
-  _globals['_GETRESTORERESPONSE']._serialized_start=1765
-  _globals['_GETRESTORERESPONSE']._serialized_end=1823
-  _globals['_LISTRESTORESREQUEST']._serialized_start=1826
-  _globals['_LISTRESTORESREQUEST']._serialized_end=1986
-  _globals['_LISTRESTORESRESPONSE']._serialized_start=1988
-  _globals['_LISTRESTORESRESPONSE']._serialized_end=2074
-  _globals['_LISTRESTORELOSSESREQUEST']._serialized_start=2077
-  _globals['_LISTRESTORELOSSESREQUEST']._serialized_end=2217
-  _globals['_LISTRESTORELOSSESRESPONSE']._serialized_start=2219
-  _globals['_LISTRESTORELOSSESRESPONSE']._serialized_end=2312
-  _globals['_CONFIRMRESTOREREQUEST']._serialized_start=2315
-  _globals['_CONFIRMRESTOREREQUEST']._serialized_end=2492
-  _globals['_CONFIRMRESTORERESPONSE']._serialized_start=2494
-  _globals['_CONFIRMRESTORERESPONSE']._serialized_end=2556
-  _globals['_APPROVERESTOREREQUEST']._serialized_start=2558
-  _globals['_APPROVERESTOREREQUEST']._serialized_end=2667
-  _globals['_APPROVERESTORERESPONSE']._serialized_start=2669
-  _globals['_APPROVERESTORERESPONSE']._serialized_end=2731
-  _globals['_CANCELRESTOREREQUEST']._serialized_start=2733
-  _globals['_CANCELRESTOREREQUEST']._serialized_end=2810
-  _globals['_CANCELRESTORERESPONSE']._serialized_start=2812
-  _globals['_CANCELRESTORERESPONSE']._serialized_end=2873
-  _globals['_RESTORESERVICE']._serialized_start=3243
-  _globals['_RESTORESERVICE']._serialized_end=4038
+  _globals['_RESTORESTATUS']._serialized_start=3269
+  _globals['_RESTORESTATUS']._serialized_end=3633
+  _globals['_COLUMNRENAME']._serialized_start=157
+  _globals['_COLUMNRENAME']._serialized_end=252
+  _globals['_ENTITYRESTOREPLAN']._serialized_start=255
+  _globals['_ENTITYRESTOREPLAN']._serialized_end=421
+  _globals['_RESTOREPLAN']._serialized_start=424
+  _globals['_RESTOREPLAN']._serialized_end=728
+  _globals['_ENTITYRESTOREREPORT']._serialized_start=730
+  _globals['_ENTITYRESTOREREPORT']._serialized_end=849
+  _globals['_RESTOREREPORT']._serialized_start=852
+  _globals['_RESTOREREPORT']._serialized_end=998
+  _globals['_RESTORE']._serialized_start=1001
+  _globals['_RESTORE']._serialized_end=1690
+  _globals['_RESTORELOSS']._serialized_start=1692
+  _globals['_RESTORELOSS']._serialized_end=1799
+  _globals['_CREATERESTOREREQUEST']._serialized_start=1802
+  _globals['_CREATERESTOREREQUEST']._serialized_end=1994
+  _globals['_CREATERESTORERESPONSE']._serialized_start=1996
+  _globals['_CREATERESTORERESPONSE']._serialized_end=2057
+  _globals['_GETRESTOREREQUEST']._serialized_start=2059
+  _globals['_GETRESTOREREQUEST']._serialized_end=2108
+  _globals['_GETRESTORERESPONSE']._serialized_start=2110
+  _globals['_GETRESTORERESPONSE']._serialized_end=2168
+  _globals['_LISTRESTORESREQUEST']._serialized_start=2171
+  _globals['_LISTRESTORESREQUEST']._serialized_end=2331
+  _globals['_LISTRESTORESRESPONSE']._serialized_start=2333
+  _globals['_LISTRESTORESRESPONSE']._serialized_end=2419
+  _globals['_LISTRESTORELOSSESREQUEST']._serialized_start=2422
+  _globals['_LISTRESTORELOSSESREQUEST']._serialized_end=2562
+  _globals['_LISTRESTORELOSSESRESPONSE']._serialized_start=2564
+  _globals['_LISTRESTORELOSSESRESPONSE']._serialized_end=2657
+  _globals['_CONFIRMRESTOREREQUEST']._serialized_start=2660
+  _globals['_CONFIRMRESTOREREQUEST']._serialized_end=2885
+  _globals['_CONFIRMRESTORERESPONSE']._serialized_start=2887
+  _globals['_CONFIRMRESTORERESPONSE']._serialized_end=2949
+  _globals['_APPROVERESTOREREQUEST']._serialized_start=2951
+  _globals['_APPROVERESTOREREQUEST']._serialized_end=3060
+  _globals['_APPROVERESTORERESPONSE']._serialized_start=3062
+  _globals['_APPROVERESTORERESPONSE']._serialized_end=3124
+  _globals['_CANCELRESTOREREQUEST']._serialized_start=3126
+  _globals['_CANCELRESTOREREQUEST']._serialized_end=3203
+  _globals['_CANCELRESTORERESPONSE']._serialized_start=3205
+  _globals['_CANCELRESTORERESPONSE']._serialized_end=3266
+  _globals['_RESTORESERVICE']._serialized_start=3636
+  _globals['_RESTORESERVICE']._serialized_end=4431
 # @@protoc_insertion_point(module_scope)

@@ -79,6 +79,36 @@ RESTORE_STATUS_EXPIRED: RestoreStatus.ValueType  # 10
 Global___RestoreStatus: _TypeAlias = RestoreStatus  # noqa: Y015
 
 @_typing.final
+class ColumnRename(_message.Message):
+    """A column that has another name now than it had when the backup was made, or none."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTITY_FIELD_NUMBER: _builtins.int
+    OLD_NAME_FIELD_NUMBER: _builtins.int
+    NEW_NAME_FIELD_NUMBER: _builtins.int
+    entity: _builtins.str
+    """The entity."""
+    old_name: _builtins.str
+    """Its name in the backup."""
+    new_name: _builtins.str
+    """Its name now; empty to say that it is gone, and that none of the new ones is it."""
+    def __init__(
+        self,
+        *,
+        entity: _builtins.str = ...,
+        old_name: _builtins.str = ...,
+        new_name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity", b"entity", "new_name", b"new_name", "old_name", b"old_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ColumnRename: _TypeAlias = ColumnRename  # noqa: Y015
+
+@_typing.final
 class EntityRestorePlan(_message.Message):
     """What a restore does to one entity."""
 
@@ -144,7 +174,7 @@ class RestorePlan(_message.Message):
     wal_bytes: _builtins.int
     """Write-ahead log it makes, in bytes."""
     confirmation_phrase: _builtins.str
-    """The phrase to type."""
+    """The phrase to type; empty when it can no longer be used: it was, or its time is over."""
     approval_needed: _builtins.bool
     """True if another person must approve."""
     @_builtins.property
@@ -194,6 +224,7 @@ class EntityRestoreReport(_message.Message):
     ROWS_BEFORE_FIELD_NUMBER: _builtins.int
     ROWS_AFTER_FIELD_NUMBER: _builtins.int
     ROWS_LOST_FIELD_NUMBER: _builtins.int
+    ROWS_CHANGED_FIELD_NUMBER: _builtins.int
     entity: _builtins.str
     """The entity."""
     rows_before: _builtins.int
@@ -202,6 +233,8 @@ class EntityRestoreReport(_message.Message):
     """Rows after, equal to the backup's."""
     rows_lost: _builtins.int
     """Rows that are gone."""
+    rows_changed: _builtins.int
+    """Rows that have the backup's values again."""
     def __init__(
         self,
         *,
@@ -209,10 +242,11 @@ class EntityRestoreReport(_message.Message):
         rows_before: _builtins.int = ...,
         rows_after: _builtins.int = ...,
         rows_lost: _builtins.int = ...,
+        rows_changed: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity", b"entity", "rows_after", b"rows_after", "rows_before", b"rows_before", "rows_lost", b"rows_lost"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity", b"entity", "rows_after", b"rows_after", "rows_before", b"rows_before", "rows_changed", b"rows_changed", "rows_lost", b"rows_lost"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -275,6 +309,10 @@ class Restore(_message.Message):
     CONTEXT_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     COMPLETED_AT_FIELD_NUMBER: _builtins.int
+    RENAMES_FIELD_NUMBER: _builtins.int
+    CONFIRMED_BY_ADMIN_ID_FIELD_NUMBER: _builtins.int
+    CONFIRMED_LOSSES_FIELD_NUMBER: _builtins.int
+    UPDATED_AT_FIELD_NUMBER: _builtins.int
     restore_id: _builtins.str
     """Its id (UUIDv7)."""
     backup_id: _builtins.str
@@ -282,7 +320,7 @@ class Restore(_message.Message):
     status: Global___RestoreStatus.ValueType
     """Where it stands."""
     pre_restore_backup_id: _builtins.str
-    """The backup made before it; empty until made."""
+    """The backup made right before it; empty until made."""
     requested_by_admin_id: _builtins.str
     """Our id of the principal who asked for it."""
     approved_by_admin_id: _builtins.str
@@ -291,6 +329,10 @@ class Restore(_message.Message):
     """The job that plans it."""
     restore_job_id: _builtins.str
     """The job that restores; empty until confirmed."""
+    confirmed_by_admin_id: _builtins.str
+    """Our id of the principal who confirmed it; empty until confirmed."""
+    confirmed_losses: _builtins.int
+    """Most rows that may be lost or changed, as it was confirmed; absent before."""
     @_builtins.property
     def entity_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The entities; all that the backup holds if the caller named none."""
@@ -319,6 +361,14 @@ class Restore(_message.Message):
     def completed_at(self) -> _timestamp_pb2.Timestamp:
         """When it came to its end; absent before."""
 
+    @_builtins.property
+    def renames(self) -> _containers.RepeatedCompositeFieldContainer[Global___ColumnRename]:
+        """Columns that have another name now than in the backup, or are gone, as the request says."""
+
+    @_builtins.property
+    def updated_at(self) -> _timestamp_pb2.Timestamp:
+        """When its record last changed."""
+
     def __init__(
         self,
         *,
@@ -337,12 +387,18 @@ class Restore(_message.Message):
         context: _common_pb2.CallContext | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         completed_at: _timestamp_pb2.Timestamp | None = ...,
+        renames: _abc.Iterable[Global___ColumnRename] | None = ...,
+        confirmed_by_admin_id: _builtins.str = ...,
+        confirmed_losses: _builtins.int | None = ...,
+        updated_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "context", b"context", "created_at", b"created_at", "error", b"error", "plan", b"plan", "report", b"report"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_confirmed_losses", b"_confirmed_losses", "completed_at", b"completed_at", "confirmed_losses", b"confirmed_losses", "context", b"context", "created_at", b"created_at", "error", b"error", "plan", b"plan", "report", b"report", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved_by_admin_id", b"approved_by_admin_id", "backup_id", b"backup_id", "completed_at", b"completed_at", "context", b"context", "created_at", b"created_at", "entity_types", b"entity_types", "error", b"error", "plan", b"plan", "plan_job_id", b"plan_job_id", "pre_restore_backup_id", b"pre_restore_backup_id", "report", b"report", "requested_by_admin_id", b"requested_by_admin_id", "restore_id", b"restore_id", "restore_job_id", b"restore_job_id", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confirmed_losses", b"_confirmed_losses", "approved_by_admin_id", b"approved_by_admin_id", "backup_id", b"backup_id", "completed_at", b"completed_at", "confirmed_by_admin_id", b"confirmed_by_admin_id", "confirmed_losses", b"confirmed_losses", "context", b"context", "created_at", b"created_at", "entity_types", b"entity_types", "error", b"error", "plan", b"plan", "plan_job_id", b"plan_job_id", "pre_restore_backup_id", b"pre_restore_backup_id", "renames", b"renames", "report", b"report", "requested_by_admin_id", b"requested_by_admin_id", "restore_id", b"restore_id", "restore_job_id", b"restore_job_id", "status", b"status", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__confirmed_losses: _TypeAlias = _typing.Literal["confirmed_losses"]  # noqa: Y015
+    _WhichOneofArgType__confirmed_losses: _TypeAlias = _typing.Literal["_confirmed_losses", b"_confirmed_losses"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__confirmed_losses) -> _WhichOneofReturnType__confirmed_losses | None: ...
 
 Global___Restore: _TypeAlias = Restore  # noqa: Y015
 
@@ -394,6 +450,7 @@ class CreateRestoreRequest(_message.Message):
     BACKUP_ID_FIELD_NUMBER: _builtins.int
     ENTITY_TYPES_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    RENAMES_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The caller's own id of this request (UUID): the same id again gives the same restore."""
     backup_id: _builtins.str
@@ -404,6 +461,12 @@ class CreateRestoreRequest(_message.Message):
     def entity_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The entities, by name or group; empty for all that it holds."""
 
+    @_builtins.property
+    def renames(self) -> _containers.RepeatedCompositeFieldContainer[Global___ColumnRename]:
+        """Columns that have another name now than in the backup, or are gone. The plan asks for them where a column is
+        missing and another of its type has come.
+        """
+
     def __init__(
         self,
         *,
@@ -411,10 +474,11 @@ class CreateRestoreRequest(_message.Message):
         backup_id: _builtins.str = ...,
         entity_types: _abc.Iterable[_builtins.str] | None = ...,
         reason: _builtins.str = ...,
+        renames: _abc.Iterable[Global___ColumnRename] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_id", b"backup_id", "entity_types", b"entity_types", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_id", b"backup_id", "entity_types", b"entity_types", "reason", b"reason", "renames", b"renames", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -627,6 +691,7 @@ class ConfirmRestoreRequest(_message.Message):
     PLAN_DIGEST_FIELD_NUMBER: _builtins.int
     CONFIRMATION_PHRASE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    MAX_LOSSES_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The caller's own id of this request (UUID); may be left out, since confirming is idempotent by state."""
     restore_id: _builtins.str
@@ -637,6 +702,10 @@ class ConfirmRestoreRequest(_message.Message):
     """The phrase of the plan, typed."""
     reason: _builtins.str
     """Why, for the audit log."""
+    max_losses: _builtins.int
+    """Most rows that may be lost or changed if more have been written since the plan; the plan's own number if not
+    set, and never less than that.
+    """
     def __init__(
         self,
         *,
@@ -645,12 +714,15 @@ class ConfirmRestoreRequest(_message.Message):
         plan_digest: _builtins.bytes = ...,
         confirmation_phrase: _builtins.str = ...,
         reason: _builtins.str = ...,
+        max_losses: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_losses", b"_max_losses", "max_losses", b"max_losses"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirmation_phrase", b"confirmation_phrase", "plan_digest", b"plan_digest", "reason", b"reason", "request_id", b"request_id", "restore_id", b"restore_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_losses", b"_max_losses", "confirmation_phrase", b"confirmation_phrase", "max_losses", b"max_losses", "plan_digest", b"plan_digest", "reason", b"reason", "request_id", b"request_id", "restore_id", b"restore_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__max_losses: _TypeAlias = _typing.Literal["max_losses"]  # noqa: Y015
+    _WhichOneofArgType__max_losses: _TypeAlias = _typing.Literal["_max_losses", b"_max_losses"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_losses) -> _WhichOneofReturnType__max_losses | None: ...
 
 Global___ConfirmRestoreRequest: _TypeAlias = ConfirmRestoreRequest  # noqa: Y015
 

@@ -107,8 +107,8 @@ class RestoreServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ConfirmRestore(self, request, context):
-        """Confirms the plan with its typed phrase and starts the restore. PHRASE_WRONG, PHRASE_EXPIRED or
-        PLAN_DIGEST_MISMATCH if one of them is not the plan's.
+        """Confirms the plan with its typed phrase and starts the restore. PHRASE_WRONG or PLAN_DIGEST_MISMATCH if one of
+        them is not the plan's, PLAN_EXPIRED if their time is over.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,8 +44,8 @@ class RestoreServiceStub:
     ListRestoreLosses: _grpc.UnaryUnaryMultiCallable[_restores_pb2.ListRestoreLossesRequest, _restores_pb2.ListRestoreLossesResponse]
     """Lists the rows that the restore would delete or change, in key order."""
     ConfirmRestore: _grpc.UnaryUnaryMultiCallable[_restores_pb2.ConfirmRestoreRequest, _restores_pb2.ConfirmRestoreResponse]
-    """Confirms the plan with its typed phrase and starts the restore. PHRASE_WRONG, PHRASE_EXPIRED or
-    PLAN_DIGEST_MISMATCH if one of them is not the plan's.
+    """Confirms the plan with its typed phrase and starts the restore. PHRASE_WRONG or PLAN_DIGEST_MISMATCH if one of
+    them is not the plan's, PLAN_EXPIRED if their time is over.
     """
     ApproveRestore: _grpc.UnaryUnaryMultiCallable[_restores_pb2.ApproveRestoreRequest, _restores_pb2.ApproveRestoreResponse]
     """Approves a restore by another person than the one who asked for it, where a setting asks for that."""
@@ -68,8 +68,8 @@ class RestoreServiceAsyncStub(RestoreServiceStub):
     ListRestoreLosses: _aio.UnaryUnaryMultiCallable[_restores_pb2.ListRestoreLossesRequest, _restores_pb2.ListRestoreLossesResponse]  # type: ignore[assignment]
     """Lists the rows that the restore would delete or change, in key order."""
     ConfirmRestore: _aio.UnaryUnaryMultiCallable[_restores_pb2.ConfirmRestoreRequest, _restores_pb2.ConfirmRestoreResponse]  # type: ignore[assignment]
-    """Confirms the plan with its typed phrase and starts the restore. PHRASE_WRONG, PHRASE_EXPIRED or
-    PLAN_DIGEST_MISMATCH if one of them is not the plan's.
+    """Confirms the plan with its typed phrase and starts the restore. PHRASE_WRONG or PLAN_DIGEST_MISMATCH if one of
+    them is not the plan's, PLAN_EXPIRED if their time is over.
     """
     ApproveRestore: _aio.UnaryUnaryMultiCallable[_restores_pb2.ApproveRestoreRequest, _restores_pb2.ApproveRestoreResponse]  # type: ignore[assignment]
     """Approves a restore by another person than the one who asked for it, where a setting asks for that."""
@@ -119,8 +119,8 @@ class RestoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _restores_pb2.ConfirmRestoreRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_restores_pb2.ConfirmRestoreResponse, _abc.Awaitable[_restores_pb2.ConfirmRestoreResponse]]:
-        """Confirms the plan with its typed phrase and starts the restore. PHRASE_WRONG, PHRASE_EXPIRED or
-        PLAN_DIGEST_MISMATCH if one of them is not the plan's.
+        """Confirms the plan with its typed phrase and starts the restore. PHRASE_WRONG or PLAN_DIGEST_MISMATCH if one of
+        them is not the plan's, PLAN_EXPIRED if their time is over.
         """
 
     @_abc_1.abstractmethod
