@@ -20,9 +20,12 @@ from engine.db.models import JobEventRow, JobRow, PrincipalRow
 from engine.jobs import service
 from engine.jobs.doorbell import Doorbell
 from engine.jobs.handlers import Handlers
-from engine.jobs.model import FINISHED, JobState
+from engine.jobs.model import FINISHED, JobKind, JobState
 from engine.jobs.service import JobFilter
 from engine.paging import Page, Paging, by_number
+
+STARTED_BY = {JobKind.RESTORE_PLAN: "restores.create", JobKind.RESTORE: "restores.create"}
+"""What else it takes to try a job again, where `jobs.retry` would let in who may not start such work."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ class Jobs:
 
         Raises:
             NotFound: JOB_UNKNOWN, also for one whose entities' jobs the caller may neither change nor read.
-            PermissionDenied: PERMISSION_MISSING on one of its entities.
+            PermissionDenied: PERMISSION_MISSING on one of its entities, or for the work itself (a restore's).
             FailedPrecondition: JOB_NOT_RETRYABLE.
             AlreadyExists: REQUEST_ID_REUSED.
         """
@@ -121,6 +124,8 @@ class Jobs:
         with self._db.transaction() as session:
             job = service.get_job(session, job_id, lock=True)
             _require(caller, "jobs.retry", job)  # of a repeated request too: it is answered with the job
+            if (start := STARTED_BY.get(JobKind(job.kind))) is not None:
+                caller.require(start, ANY)
 
             def again() -> uuid.UUID:
                 intent = record_intent(session, caller, "jobs.retry", "jobs", job_id, _details(job), now)

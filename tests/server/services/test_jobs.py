@@ -15,7 +15,7 @@ from sqlalchemy import select
 from engine.db.models import AuditEventRow, JobRow
 from engine.jobs import states
 from engine.jobs.calls import Jobs
-from engine.jobs.model import Claim, ClaimMode, JobState
+from engine.jobs.model import Claim, ClaimMode, JobKind, JobState
 from engine.jobs.service import create_job
 from server.feed import Feed
 from server.feed_store import FeedStore
@@ -50,7 +50,8 @@ def journal(control_dsn: str) -> Iterator[Journal]:
 @pytest.fixture
 async def stub(edge: Edge, control_dsn: str) -> AsyncIterator[jobs_pb2_grpc.JobServiceAsyncStub]:
     resources = edge.resources
-    jobs = Jobs(resources.db, resources.bell, resources.clock, {"EXPORT": Quiet()})
+    kinds = ("EXPORT", "RESTORE_PLAN", "RESTORE")
+    jobs = Jobs(resources.db, resources.bell, resources.clock, dict.fromkeys(kinds, Quiet()))
     rendering = WatchRendering(jobs, edge.offload, resources.clock)
     feed = Feed(FeedStore(control_dsn), rendering, edge.drain, heartbeat_seconds=0.2)
     standings = Standings(resources.db, edge.offload, resources.clock, jobs.entities, every=0.2)
@@ -63,13 +64,13 @@ async def stub(edge: Edge, control_dsn: str) -> AsyncIterator[jobs_pb2_grpc.JobS
     await feed.close()
 
 
-def job(edge: Edge, *entities: str, resource: uuid.UUID | None = None) -> uuid.UUID:
+def job(edge: Edge, *entities: str, resource: uuid.UUID | None = None, kind: str = "EXPORT") -> uuid.UUID:
     """A pending job that reads these entities."""
     with edge.db.transaction() as session:
         return create_job(
             session,
-            kind="EXPORT",
-            resource_type="exports",
+            kind=JobKind(kind),
+            resource_type="exports" if kind == "EXPORT" else "restores",
             resource_id=resource or uuid.uuid4(),
             claims=[Claim(entity, ClaimMode.EXCLUSIVE) for entity in entities],
             caller=edge.caller(),
@@ -303,6 +304,35 @@ async def test_a_job_whose_error_stays_is_not_tried_again(stub, edge):
     request = jobs_pb2.RetryJobRequest(job_id=str(job_id), request_id=str(uuid.uuid4()))
 
     assert await refusal(stub.RetryJob(request)) == (grpc.StatusCode.FAILED_PRECONDITION, "JOB_NOT_RETRYABLE")
+
+
+@pytest.mark.parametrize("kind", ["RESTORE_PLAN", "RESTORE"])
+async def test_a_restores_job_is_tried_again_only_by_who_may_restore(stub, edge, kind):
+    """An admin has every right on jobs, and none on restores."""
+    edge.grant("alex", "jobs.*", "backups.*", "restores.read")
+    edge.grant("ruth", "jobs.read", "jobs.retry", "restores.create")
+    job_id = job(edge, "users", kind=kind)
+    fail(edge, job_id, retryable=True)
+
+    def retry(subject: str):
+        request = jobs_pb2.RetryJobRequest(job_id=str(job_id), request_id=str(uuid.uuid4()))
+        return stub.RetryJob(request, metadata=(("subject", subject),))
+
+    assert await refusal(retry("alex")) == (grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_MISSING")
+    edge.grant("olga", "jobs.retry:points", "jobs.read:points", "restores.create")
+    assert await refusal(retry("olga")) == (grpc.StatusCode.NOT_FOUND, "JOB_UNKNOWN")
+    assert (await retry("ruth")).job.state == jobs_pb2.JOB_STATE_PENDING
+
+
+async def test_a_restores_job_is_seen_by_who_may_see_its_entities_jobs(stub, edge):
+    edge.grant("carol", "jobs.read:users")
+    own, other = str(job(edge, "users", kind="RESTORE")), str(job(edge, "users", "points", kind="RESTORE"))
+    carol = (("subject", "carol"),)
+
+    listed = await stub.ListJobs(jobs_pb2.ListJobsRequest(kinds=[jobs_pb2.JOB_KIND_RESTORE]), metadata=carol)
+    assert [shown.job_id for shown in listed.jobs] == [own]
+    hidden = stub.GetJob(jobs_pb2.GetJobRequest(job_id=other), metadata=carol)
+    assert await refusal(hidden) == (grpc.StatusCode.NOT_FOUND, "JOB_UNKNOWN")
 
 
 async def test_a_caller_without_a_role_sees_and_stops_nothing(stub, edge, journal):
