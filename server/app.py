@@ -29,11 +29,13 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from engine.access import bootstrap
+from engine.backups.service import Backups
 from engine.errors import InvalidRequest
 from engine.exports.service import Exports
 from engine.imports.service import Imports
 from engine.jobs.calls import Jobs
 from engine.resources import Resources
+from engine.restores.service import Restores
 from engine.uploads import Uploads
 from server import feed_bell
 from server.contract import SERVICES
@@ -56,11 +58,13 @@ from server.offload import Offload
 from server.principals import Principals
 from server.services.access import AccessService
 from server.services.audit import AuditService
+from server.services.backups import BackupService
 from server.services.catalog import CatalogService
 from server.services.exports import ExportService
 from server.services.health import HealthService
 from server.services.imports import ImportService
 from server.services.jobs import JobService, Watched, WatchRendering
+from server.services.restores import RestoreService
 from server.services.uploads import UploadService
 from server.standing import Standings
 from server.tokens import KeySet, TokenVerifier
@@ -177,10 +181,14 @@ def add_services(
     downloads = Downloads(resources.db, resources.artifacts, resources.clock, offload, drain)
     imports = ImportService(Imports(resources), uploads, downloads, principals, offload)  # type: ignore[abstract]
     exports = ExportService(Exports(resources), downloads, principals, offload, drain)
+    backups = BackupService(Backups(resources), principals, offload)
+    restores = RestoreService(Restores(resources), principals, offload, resources.clock)
     catalog_pb2_grpc.add_CatalogServiceServicer_to_server(CatalogService(resources, offload), server)
     uploads_pb2_grpc.add_UploadServiceServicer_to_server(UploadService(uploads, streams, principals, offload), server)
     imports_pb2_grpc.add_ImportServiceServicer_to_server(imports, server)
     exports_pb2_grpc.add_ExportServiceServicer_to_server(exports, server)
+    backups_pb2_grpc.add_BackupServiceServicer_to_server(backups, server)
+    restores_pb2_grpc.add_RestoreServiceServicer_to_server(restores, server)
     every = resources.settings.watch_heartbeat_seconds
     standings = Standings(resources.db, offload, resources.clock, jobs.entities, every=every)
     jobs_pb2_grpc.add_JobServiceServicer_to_server(JobService(jobs, feed, offload, standings), server)
@@ -195,8 +203,6 @@ def add_services(
 def _add_unbuilt(server: grpc.aio.Server) -> None:
     """Services of which nothing is built: their rpcs are known, and `Unbuilt` answers before these bases are asked."""
     for module, service in (
-        (backups_pb2_grpc, "BackupService"),
-        (restores_pb2_grpc, "RestoreService"),
         (schedules_pb2_grpc, "ScheduleService"),
         (webhooks_pb2_grpc, "WebhookService"),
         (overview_pb2_grpc, "OverviewService"),

@@ -14,29 +14,6 @@ def _rpcs(service: str, *names: str) -> set[str]:
 NOT_BUILT: frozenset[str] = frozenset(
     _rpcs("ImportService", "ApproveImport", "RevertImport")
     | _rpcs(
-        "BackupService",
-        "CreateBackup",
-        "GetBackup",
-        "ListBackups",
-        "VerifyBackup",
-        "DiffBackup",
-        "ListBackupDifferences",
-        "ExtractBackupRows",
-        "HoldBackup",
-        "ReleaseBackup",
-        "DeleteBackup",
-    )
-    | _rpcs(
-        "RestoreService",
-        "CreateRestore",
-        "GetRestore",
-        "ListRestores",
-        "ListRestoreLosses",
-        "ConfirmRestore",
-        "ApproveRestore",
-        "CancelRestore",
-    )
-    | _rpcs(
         "ScheduleService",
         "CreateSchedule",
         "GetSchedule",

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
 from dataops.v1 import common_pb2
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from engine.access import Caller
 from engine.errors import InvalidRequest
-from engine.paging import Page, Paging, binding_of
+from engine.paging import MAX_BYTES, Page, Paging, binding_of
 
 T = TypeVar("T")
 M = TypeVar("M", bound=Message)
@@ -44,6 +45,12 @@ def timestamp(moment: datetime | None) -> Timestamp | None:
         return None
     made = Timestamp()
     made.FromDatetime(moment.astimezone(UTC))
+    return made
+
+
+def duration(seconds: float) -> Duration:
+    made = Duration()
+    made.FromTimedelta(timedelta(seconds=seconds))
     return made
 
 
@@ -149,3 +156,18 @@ def paging_of(request: Any, caller: Caller) -> Paging:
 def page_of(page: Page[T], convert: Callable[[T], M]) -> tuple[list[M], str]:
     """The page converted, cut where the answer would pass 1 MiB, and the token of what follows."""
     return page.fitted(convert, lambda message: message.ByteSize())
+
+
+def placed_page(
+    items: Sequence[tuple[int, T]], paging: Paging, token: str, convert: Callable[[T], M]
+) -> tuple[list[M], str]:
+    """The same for items that come with their places in a stored list, which is what their tokens hold."""
+    shown: list[M] = []
+    used = 0
+    for place, item in items:
+        message = convert(item)
+        used += message.ByteSize()
+        if shown and used > MAX_BYTES:
+            return shown, paging.token_at((place,))
+        shown.append(message)
+    return shown, token

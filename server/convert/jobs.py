@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from dataops.v1 import common_pb2, jobs_pb2
-from google.protobuf.duration_pb2 import Duration
 
 from engine.db.models import JobRow
 from engine.errors import InvalidRequest
 from engine.ids import parse_id
 from engine.jobs.calls import JobFacts, entity_types
 from engine.jobs.service import JobFilter
-from server.convert.common import call_context, number_of, operation_error, texts, timestamp, word_of
+from server.convert.common import call_context, duration, number_of, operation_error, texts, timestamp, word_of
 from server.feed_store import JobHead, StoredEvent
 
 
@@ -54,7 +53,7 @@ def progress(record: Mapping[str, Any]) -> common_pb2.Progress | None:
         bytes_estimated=record.get("bytes_estimated"),
         rows_per_second=record.get("rows_per_second", 0),
         bytes_per_second=record.get("bytes_per_second", 0),
-        eta=None if eta is None else _duration(eta),
+        eta=None if eta is None else duration(eta),
     )
 
 
@@ -151,9 +150,3 @@ def _snapshot(head: JobHead, stored: StoredEvent) -> jobs_pb2.Job:
         created_at=timestamp(head.created_at),
         last_sequence=stored.sequence,
     )
-
-
-def _duration(seconds: float) -> Duration:
-    made = Duration()
-    made.FromTimedelta(timedelta(seconds=seconds))
-    return made

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from dataops.v1 import common_pb2, imports_pb2
-from google.protobuf.duration_pb2 import Duration
 
 from engine.db.models import ImportRow
 from engine.imports.model import RowChange, RowError
-from engine.paging import MAX_BYTES, Paging
-from server.convert.common import number_of, timestamp
+from server.convert.common import duration, number_of, timestamp
 from server.convert.jobs import notice
 
 _LOCKS = {
@@ -46,8 +44,7 @@ def plan_summary(row: ImportRow) -> imports_pb2.PlanSummary | None:
         for cascade in summary["cascades"]
         for constraint, action, rows in cascade["actions"]
     ]
-    held = Duration()
-    held.FromTimedelta(timedelta(seconds=sum(e["lock"].get("seconds", 0) for e in summary["entities"])))
+    held = duration(sum(e["lock"].get("seconds", 0) for e in summary["entities"]))
     parts = [imports_pb2.REPORT_PART_REJECTS] if row.rejects_artifact_id else []
     return imports_pb2.PlanSummary(
         plan_digest=row.plan_digest or b"",
@@ -135,36 +132,27 @@ def row_error(error: RowError) -> imports_pb2.ImportRowError:
 
 
 def row_change(change: RowChange) -> imports_pb2.ImportChange:
-    fields = []
-    for field in change.fields:
-        masked = field.masked
-        fields.append(
-            imports_pb2.FieldChange(
-                name=field.field, old=None if masked else field.old, new=None if masked else field.new, masked=masked
-            )
-        )
     return imports_pb2.ImportChange(
         row=change.row,
         kind=number_of(imports_pb2.ChangeKind, change.kind),
         entity=change.entity,
-        key=[common_pb2.FieldValue(name=name, value=value) for name, value in change.key.items()],
-        fields=fields,
+        key=row_key(change),
+        fields=field_changes(change),
     )
 
 
-def change_page(
-    changes: Sequence[tuple[int, RowChange]], paging: Paging, token: str
-) -> tuple[list[imports_pb2.ImportChange], str]:
-    """The changes that fit one answer, and the token of what follows them: each comes with its place in the plan."""
-    shown: list[imports_pb2.ImportChange] = []
-    used = 0
-    for place, change in changes:
-        message = row_change(change)
-        used += message.ByteSize()
-        if shown and used > MAX_BYTES:
-            return shown, paging.token_at((place,))
-        shown.append(message)
-    return shown, token
+def row_key(change: RowChange) -> list[common_pb2.FieldValue]:
+    return [common_pb2.FieldValue(name=name, value=value) for name, value in change.key.items()]
+
+
+def field_changes(change: RowChange) -> list[imports_pb2.FieldChange]:
+    """Its fields before and after; of a masked one only that there is a difference."""
+    return [
+        imports_pb2.FieldChange(
+            name=f.field, old=None if f.masked else f.old, new=None if f.masked else f.new, masked=f.masked
+        )
+        for f in change.fields
+    ]
 
 
 def _counts(record: Mapping[str, Any]) -> imports_pb2.ChangeCounts:

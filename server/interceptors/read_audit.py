@@ -34,11 +34,14 @@ class ReadAudit(Interceptor):
             await self._offload.call(self._write, call, rpc)
 
     def message(self, call: Call, request: Message) -> None:
-        """Note which resource the request names: `import_id` for `imports`."""
+        """Note which resource the request names: `import_id` for `imports`; of what a job found, the job."""
         rpc = RPCS.get(call.method)
         if rpc is not None and not call.resource_id:
             call.resource_id = str(getattr(request, f"{rpc.noun[:-1]}_id", ""))[:MAX_ID]
+            if job_id := "" if call.resource_id else str(getattr(request, "job_id", "")):
+                call.facts["job"] = job_id[:MAX_ID]
 
     def _write(self, call: Call, rpc: Rpc) -> None:
+        details = {"job_id": call.facts["job"]} if "job" in call.facts else {}
         with self._db.transaction() as session:
-            record_access(session, current_caller(), rpc.permission, rpc.noun, call.resource_id, {}, self._clock())
+            record_access(session, current_caller(), rpc.permission, rpc.noun, call.resource_id, details, self._clock())

@@ -15,9 +15,9 @@ from engine.imports.service import Imports
 from engine.uploads import Uploads
 from server.caller import current_caller
 from server.convert import imports as convert
-from server.convert.common import body_sha256, moment, page_of, paging_of, word_of
+from server.convert.common import body_sha256, moment, page_of, paging_of, placed_page, word_of
 from server.convert.download import piece
-from server.convert.plans import change_page, row_error
+from server.convert.plans import row_change, row_error
 from server.download import Downloads, Source
 from server.offload import Offload
 from server.principals import Principals
@@ -73,7 +73,7 @@ class ImportService(imports_pb2_grpc.ImportServiceServicer):
         changes, token = await self._offload.call(
             self._imports.changes, caller, import_id, paging, kinds, request.entity, request.field
         )
-        shown, token = change_page(changes, paging, token)
+        shown, token = placed_page(changes, paging, token, row_change)
         return imports_pb2.ListImportChangesResponse(changes=shown, next_page_token=token)
 
     async def ListImportErrors(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 
 import grpc
-from dataops.v1 import access_pb2, audit_pb2, catalog_pb2
+from dataops.v1 import access_pb2, audit_pb2, backups_pb2, catalog_pb2
 
 from engine.audit import EventFilter, list_events
 from engine.db.models import AuditEventRow, RoleRow
@@ -85,9 +85,9 @@ async def test_an_admin_may_not_change_access_nor_restore(edge: Edge) -> None:
     for method in (ACCESS + "GrantRole", "/dataops.v1.RestoreService/CreateRestore"):
         refusal = await edge.error(method, metadata=edge.bearer("alex"))
         assert refusal.reason == "PERMISSION_MISSING", method
-    assert (await edge.error("/dataops.v1.BackupService/CreateBackup", metadata=edge.bearer("alex"))).reason == (
-        "NOT_BUILT"
-    )
+    made = backups_pb2.CreateBackupRequest().SerializeToString()
+    refusal = await edge.error("/dataops.v1.BackupService/CreateBackup", made, metadata=edge.bearer("alex"))
+    assert refusal.reason == "INVALID_REQUEST", "permitted, and without its request_id"
 
 
 async def test_a_role_for_one_entity_sees_that_entity_only(edge: Edge) -> None:

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import io
 import logging
+import uuid
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from typing import Any
 
 import grpc
 import psycopg
 import pytest
-from dataops.v1 import access_pb2, exports_pb2, imports_pb2, options_pb2, uploads_pb2
+from dataops.v1 import (
+    access_pb2,
+    backups_pb2,
+    exports_pb2,
+    imports_pb2,
+    options_pb2,
+    restores_pb2,
+    uploads_pb2,
+)
 from google.protobuf.descriptor import MethodDescriptor
 from google.rpc import error_details_pb2
+from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
 from engine import telemetry
+from engine.backups.service import Backups
+from engine.db.models import AuditEventRow, BackupRow, JobRow, RestoreRow
 from server.contract import RPCS, SERVICES
 from server.interceptors.base import MAX_MESSAGE_BYTES
 from server.not_built import NOT_BUILT
@@ -174,6 +187,71 @@ async def test_every_rpc_of_the_contract_is_served_or_not_built(shared_edge: Edg
 async def test_not_built_has_its_own_reason(shared_edge: Edge) -> None:
     refusal = await shared_edge.error("/dataops.v1.OverviewService/GetOverview")
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNIMPLEMENTED, "NOT_BUILT")
+
+
+def _waiting_restore(edge: Edge, phrase: str) -> str:
+    """A restore whose plan waits for its phrase."""
+    now, backup_id, restore_id = edge.resources.clock(), uuid.uuid4(), uuid.uuid4()
+    common = {"principal_id": uuid.uuid4(), "created_at": now, "updated_at": now, "entity_types": ["users"]}
+    with edge.resources.db.transaction() as session:
+        session.add(BackupRow(id=backup_id, backup_type="FULL", trigger_type="MANUAL", name="b", **common))
+        session.flush()
+        session.add(
+            RestoreRow(
+                id=restore_id,
+                backup_id=backup_id,
+                status="AWAITING_CONFIRMATION",
+                plan={"entities": [], "disk_bytes": 0, "wal_bytes": 0, "outage_seconds": 0, "notices": []}
+                | {"approval_needed": False},
+                plan_digest=bytes(32),
+                plan_expires_at=now + timedelta(minutes=15),
+                confirmation_phrase=phrase,
+                **common,
+            )
+        )
+    return str(restore_id)
+
+
+async def test_the_phrase_of_a_restore_is_in_no_log_line_and_no_row_but_its_own(
+    shared_edge: Edge, logged: io.StringIO
+) -> None:
+    method, phrase = "/dataops.v1.RestoreService/ConfirmRestore", "restore 17 rows of users"
+    restore_id = _waiting_restore(shared_edge, phrase)
+
+    def asked(typed: str, **fields: Any) -> bytes:
+        known = {"restore_id": restore_id, "plan_digest": bytes(32), "reason": "because", "confirmation_phrase": typed}
+        return restores_pb2.ConfirmRestoreRequest(**known | fields).SerializeToString()
+
+    refusals = [
+        await shared_edge.error(method, asked(phrase), metadata=shared_edge.bearer("nora")),
+        await shared_edge.error(method, asked("restore 18 rows")),
+        await shared_edge.error(method, asked(phrase * 20)),
+        await shared_edge.error(method, asked(phrase, plan_digest=bytes(31))),
+    ]
+    await shared_edge.raw(method, asked(phrase))
+
+    reasons = ["PERMISSION_MISSING", "PHRASE_WRONG", "INVALID_REQUEST", "INVALID_REQUEST"]
+    assert [refusal.reason for refusal in refusals] == reasons
+    kept = logged.getvalue() + "".join(refusal.message + str(refusal.status) for refusal in refusals)
+    with shared_edge.resources.db.transaction() as session:
+        for model in (AuditEventRow, JobRow, RestoreRow):
+            for found in session.scalars(select(model)):
+                kept += repr([getattr(found, column.key) for column in model.__table__.columns])
+    assert method in kept
+    assert "PHRASE_WRONG" in kept
+    assert "restore 17" not in kept
+    assert "restore 18" not in kept
+
+
+async def test_a_read_of_what_a_job_found_is_kept_with_the_job(shared_edge: Edge, monkeypatch: Any) -> None:
+    monkeypatch.setattr(Backups, "differences", lambda *_arguments: ([], "", []), raising=False)
+    job_id = str(uuid.uuid4())
+    request = backups_pb2.ListBackupDifferencesRequest(job_id=job_id).SerializeToString()
+    await shared_edge.raw("/dataops.v1.BackupService/ListBackupDifferences", request)
+
+    with shared_edge.resources.db.transaction() as session:
+        (event,) = session.scalars(select(AuditEventRow).where(AuditEventRow.operation == "backups.compare"))
+        assert (event.kind, event.resource_type, event.details) == ("ACCESS", "backups", {"job_id": job_id})
 
 
 async def test_every_rpc_says_its_permission_and_audit_kind_where_the_server_reads_them() -> None:

@@ -1,4 +1,4 @@
-"""ImportService and ExportService over a real channel, with real jobs run between the calls."""
+"""The services of data over a real channel, with real jobs run between the calls."""
 
 from __future__ import annotations
 
@@ -9,7 +9,17 @@ from typing import Any
 
 import grpc
 import pytest
-from dataops.v1 import common_pb2, exports_pb2, exports_pb2_grpc, imports_pb2, imports_pb2_grpc
+from dataops.v1 import (
+    backups_pb2,
+    backups_pb2_grpc,
+    common_pb2,
+    exports_pb2,
+    exports_pb2_grpc,
+    imports_pb2,
+    imports_pb2_grpc,
+    restores_pb2,
+    restores_pb2_grpc,
+)
 
 from engine.jobs.runner import Runner
 from tests.server.rpc import Edge, error_info
@@ -30,6 +40,8 @@ class Client:
     edge: Edge
     imports: imports_pb2_grpc.ImportServiceAsyncStub
     exports: exports_pb2_grpc.ExportServiceAsyncStub
+    backups: backups_pb2_grpc.BackupServiceAsyncStub
+    restores: restores_pb2_grpc.RestoreServiceAsyncStub
     runner: Runner
     made: dict[str, str] = field(default_factory=dict)
 
@@ -72,12 +84,34 @@ class Client:
         }
         return (await self.exports.CreateExport(exports_pb2.CreateExportRequest(**request | fields))).export
 
+    async def backup(self, *entities: str, as_: str = "admin", **fields: Any) -> backups_pb2.Backup:
+        request = backups_pb2.CreateBackupRequest(
+            **{"request_id": str(uuid.uuid4()), "entity_types": entities} | fields  # type: ignore[arg-type]
+        )
+        return (await self.backups.CreateBackup(request, metadata=by(as_))).backup
+
+    async def backed_up(self, *entities: str, **fields: Any) -> backups_pb2.Backup:
+        made = await self.backup(*entities, **fields)
+        await self.run_jobs()
+        return (await self.backups.GetBackup(backups_pb2.GetBackupRequest(backup_id=made.backup_id))).backup
+
+    async def restore(self, backup_id: str, as_: str = "admin", **fields: Any) -> restores_pb2.Restore:
+        request = restores_pb2.CreateRestoreRequest(
+            **{"request_id": str(uuid.uuid4()), "backup_id": backup_id} | fields  # type: ignore[arg-type]
+        )
+        return (await self.restores.CreateRestore(request, metadata=by(as_))).restore
+
     async def run_jobs(self) -> None:
         def run() -> None:
             while self.runner.run_next():
                 pass
 
         await asyncio.to_thread(run)
+
+
+def by(subject: str) -> tuple[tuple[str, str], ...]:
+    """Metadata of a call by this subject."""
+    return (("subject", subject),)
 
 
 async def refusal(call) -> tuple[grpc.StatusCode, str]:

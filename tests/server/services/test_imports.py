@@ -10,7 +10,7 @@ import uuid
 import grpc
 import psycopg
 import pytest
-from dataops.v1 import common_pb2, exports_pb2, imports_pb2
+from dataops.v1 import backups_pb2, common_pb2, exports_pb2, imports_pb2
 
 from engine.db.models import ImportRow
 from server.convert.imports import data_import
@@ -28,7 +28,7 @@ async def test_an_import_goes_from_plan_to_report(client, platform_dsn):
     counts = planned.plan.counts
     assert (counts.inserts, counts.skips + counts.failed) == (2, 2)
     assert planned.plan.entities[0].lock_mode != imports_pb2.LOCK_MODE_UNSPECIFIED
-    assert [notice.code for notice in planned.plan.notices] == ["NOT_BACKED_UP"]
+    assert [notice.code for notice in planned.plan.notices] == []
     assert planned.context.principal.subject == "admin"
 
     request = imports_pb2.ApplyImportRequest(import_id=planned.import_id, plan_digest=planned.plan.plan_digest)
@@ -41,9 +41,14 @@ async def test_an_import_goes_from_plan_to_report(client, platform_dsn):
     assert done.status == imports_pb2.IMPORT_STATUS_COMPLETED
     assert (report.total_records, report.inserted, report.skipped + report.failed) == (4, 2, 2)
     assert report.entities[0].rows_after == report.entities[0].rows_before + 2
-    assert done.pre_import_backup_id == ""
+    assert (await _backup_of(client, done)).trigger_type == backups_pb2.TRIGGER_TYPE_PRE_IMPORT
     with psycopg.connect(platform_dsn) as connection:
         assert connection.execute("SELECT count(*) FROM users").fetchone() == (2,)
+
+
+async def _backup_of(client, done: imports_pb2.Import) -> backups_pb2.Backup:
+    request = backups_pb2.GetBackupRequest(backup_id=done.pre_import_backup_id)
+    return (await client.backups.GetBackup(request)).backup
 
 
 async def test_errors_and_changes_are_listed_by_pages(client):
