@@ -8,6 +8,7 @@ import psycopg
 import psycopg.conninfo
 import pytest
 
+from engine.db.models import BackupRow
 from engine.errors import Aborted, FailedPrecondition, NotFound
 from engine.paging import Paging
 
@@ -32,8 +33,11 @@ def test_rows_are_added_and_accounted_for(things):
     assert (row.total_records, row.successful_records, row.failed_records) == (3, 2, 1)
     assert row.report["rows_before"] == 1
     assert row.report["rows_after"] == 3
-    assert [n["code"] for n in row.report["notices"]] == ["NOT_BACKED_UP"]
-    assert row.pre_import_backup_id is None
+    assert row.report["notices"] == []
+    with things.resources.db.transaction() as session:
+        backup = session.get_one(BackupRow, row.pre_import_backup_id)
+        assert (backup.status, backup.trigger_type) == ("COMPLETED", "PRE_IMPORT")
+        assert [(e["entity"], e["rows"]) for e in backup.entities] == [("things", 1)]
     document = json.loads(things.read(row.report_artifact_id))
     assert document["report"] == row.report
 
