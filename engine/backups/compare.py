@@ -8,25 +8,24 @@ entities, undone at its end; temp tables are made and filled before it, as a rea
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import psycopg
 from psycopg import IsolationLevel, sql
 
 from engine.backups.archive import Archive
 from engine.backups.manifest import BackedEntity, Column
-from engine.backups.take import Work, total_of
+from engine.backups.staging import drop, staged_table
+from engine.backups.staging import stage as stage
+from engine.backups.take import Work
 from engine.catalog import Catalog, Entity, Field
-from engine.db.copy import CopyOut, write_copy
+from engine.db.copy import CopyOut
 from engine.db.platform import Connection, one_number, one_row
-from engine.errors import Aborted, DataLoss, FailedPrecondition, InternalError, InvalidRequest, NotFound
+from engine.errors import Aborted, InternalError, InvalidRequest, NotFound
 from engine.imports import planfile
 from engine.imports.fingerprints import fingerprint
-from engine.imports.refusals import is_refusal
-from engine.imports.sqltext import Temp, all_of, creation, joined, listed
-from engine.imports.temporary import temp_tables
+from engine.imports.sqltext import Temp, all_of, joined, listed
 
 MOST_TOUCHED = 800
 """Columns of one line of differences: they stand in it twice, and a SELECT has 1,664 at the most."""
@@ -63,11 +62,6 @@ class Pair:
     live: Field
 
 
-def staged_table(number: int) -> Temp:
-    """The temp table of the entity with this number."""
-    return Temp(f"backed_{number}")
-
-
 def pairs_of(live: Entity, backed: BackedEntity, renames: Mapping[str, str]) -> list[Pair]:
     """The columns that both have, in the live order; `renames` says what a column of the backup is called now, and
     nothing for one that is gone.
@@ -88,75 +82,6 @@ def pairs_of(live: Entity, backed: BackedEntity, renames: Mapping[str, str]) -> 
             )
         found[name] = column
     return [Pair(found[f.column], f) for f in live.stored if f.column in found]
-
-
-# --- staging
-
-
-def stage(
-    work: Work, connection: Connection, archive: Archive, entity: BackedEntity, table: Temp, *, done: int = 0
-) -> None:
-    """The entity's rows in a temp table of the backup's own columns and types, proven. The session must be in
-    autocommit, or in a transaction that may write.
-
-    Args:
-        done: rows of the present stage that were done before.
-
-    Raises:
-        FailedPrecondition: SCHEMA_INCOMPATIBLE when a type is gone, or does not read a value any more.
-        DataLoss: BACKUP_DAMAGED when the rows are not those of the manifest; what `Archive.rows` raises.
-        PlatformNotPrepared: PLATFORM_NOT_PREPARED.
-    """
-    _require_types(connection, entity)
-    columns = [sql.SQL("{} {}").format(sql.Identifier(c.name), sql.SQL(c.storage_type)) for c in entity.columns]
-    with temp_tables(connection):
-        connection.execute(creation(table, columns))
-    try:
-        copied = _copy_in(work, connection, archive, entity, table, done)
-    except psycopg.Error as error:
-        if not is_refusal(error):
-            raise
-        # the bytes are those that were sealed, so it is the type that changed; the server's text would quote them
-        raise FailedPrecondition(
-            f"{entity.entity}: found a value that its type does not read any more (SQLSTATE {error.sqlstate})",
-            reason="SCHEMA_INCOMPATIBLE",
-            metadata={"entity": entity.entity},
-        ) from None
-    connection.execute(sql.SQL("ANALYZE {}").format(table))
-    work.check()
-    rows, total = one_row(connection, total_of(table, entity.column_names, archive.manifest.seed))
-    if (copied, int(rows), int(total)) != (entity.rows, entity.rows, entity.fingerprint):
-        raise DataLoss(
-            f"{entity.entity}: found {rows} rows of the backup, expected {entity.rows}, of"
-            f" {'the same' if int(total) == entity.fingerprint else 'another'} fingerprint",
-            reason="BACKUP_DAMAGED",
-            metadata={"entity": entity.entity},
-        )
-
-
-def _require_types(connection: Connection, entity: BackedEntity) -> None:
-    types = list(dict.fromkeys(c.storage_type for c in entity.columns))
-    row = connection.execute(
-        "SELECT coalesce(array_agg(t) FILTER (WHERE to_regtype(t) IS NULL), '{}') FROM unnest(%s::text[]) t", (types,)
-    ).fetchone()
-    gone = set(row[0]) if row else set()
-    for column in entity.columns:
-        if column.storage_type in gone:
-            raise FailedPrecondition(
-                f"{entity.entity}: the column {column.name} was of the type {column.storage_type}, found none such now",
-                reason="SCHEMA_INCOMPATIBLE",
-                metadata={"entity": entity.entity, "column": column.name, "type": column.storage_type},
-            )
-
-
-def _copy_in(work: Work, connection: Connection, archive: Archive, entity: BackedEntity, table: Temp, done: int) -> int:
-    with connection.cursor() as cursor:
-        with cursor.copy(sql.SQL("COPY {} FROM STDIN").format(table)) as copy:
-            for block in archive.rows(entity, work.check):
-                write_copy(copy, block)
-                done += block.count(b"\n")
-                work.progress(rows=done)
-        return cursor.rowcount
 
 
 # --- comparing all
@@ -208,7 +133,7 @@ def compare_all(
                     look(live, backed, table)
                     work.check()
     finally:
-        _drop(connection, tables)
+        drop(connection, tables)
     head = {
         "format": planfile.FORMAT,
         "backup_id": str(archive.manifest.backup_id),
@@ -240,7 +165,7 @@ def _snapshot(connection: Connection, entities: Sequence[Entity], read_catalog: 
                 connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(names))
             if read_catalog is not None:
                 _require_same(read_catalog(connection), entities)
-            # of a table that was never analyzed it would take a row for all
+            # whatever is known, or not, of how many rows the live table has: a row of all against all is never right
             connection.execute("SET LOCAL enable_nestloop = off")
             yield
     finally:
@@ -252,13 +177,6 @@ def _require_same(catalog: Catalog, entities: Sequence[Entity]) -> None:
     for entity in entities:
         if catalog.entity(entity.name).fingerprint != entity.fingerprint:
             raise Aborted(f"{entity.name}: its definition changed while comparing began", reason="CATALOG_MOVED")
-
-
-def _drop(connection: Connection, tables: Sequence[Temp]) -> None:
-    """One by one: the server locks all that one transaction drops. What cannot be dropped goes with the session."""
-    with suppress(psycopg.Error):
-        for table in tables:
-            connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(table))
 
 
 # --- comparing one
@@ -441,11 +359,14 @@ class _ByKey:
         if len(self._pairs) <= MOST_TOUCHED:
             return self._pairs
         others = [p for p in self._pairs if p not in self._key]
-        differ = joined(
-            sql.SQL("bool_or({} <> {})").format(_text([_of_backup(p)]), _text([_of_live(p)])) for p in others
-        )
-        found = one_row(self._connection, sql.SQL("SELECT {} FROM {}").format(differ, self._rows_that_differ()))
-        moved = [p for p, differs in zip(others, found, strict=True) if differs]
+        moved: list[Pair] = []
+        for at in range(0, len(others), MOST_TOUCHED):  # what a join gives has 1,664 columns at the most too
+            some = others[at : at + MOST_TOUCHED]
+            differ = joined(
+                sql.SQL("bool_or({} <> {})").format(_text([_of_backup(p)]), _text([_of_live(p)])) for p in some
+            )
+            found = one_row(self._connection, sql.SQL("SELECT {} FROM {}").format(differ, self._rows_that_differ()))
+            moved += [pair for pair, differs in zip(some, found, strict=True) if differs]
         return [*self._key, *moved[: MOST_TOUCHED - len(self._key)]]
 
     def _same_key(self) -> sql.Composed:
@@ -456,7 +377,7 @@ class _ByKey:
         mine, theirs = _of_backup(pair), _of_live(pair)
         if pair not in self._alike:
             return sql.SQL("{} = {}").format(_text([theirs]), _text([mine]))
-        return sql.SQL("{} {} {}{}").format(theirs, sql.SQL(pair.live.equality), mine, _collated(pair))
+        return sql.SQL("{} {} {}").format(theirs, sql.SQL(pair.live.equality), mine)
 
     def _of_one_type(self) -> list[Pair]:
         """Pairs that have one type on both sides, lengths and precision apart."""
@@ -483,7 +404,7 @@ def _stored(pair: Pair) -> sql.Composable:
 
 
 def _collated(pair: Pair) -> sql.Composable:
-    """A staged column has its type's collation; the live one's own must be said, or the two would be in conflict."""
+    """A staged column has its type's collation; in an order the live one's own must be said."""
     return sql.SQL(f" COLLATE {pair.live.collation}" if pair.live.collation else "")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -13,12 +14,17 @@ from engine.access import Caller, once
 from engine.audit import record_change, record_intent
 from engine.backups.archive import Archive
 from engine.backups.model import BackupRequest, BackupType, Trigger, VerifyLevel
+from engine.backups.opening import open_archive as open_archive
+from engine.backups.opening import wrong_state
 from engine.backups.record import new_backup
 from engine.backups.states import GOOD, BackupStatus, move
 from engine.backups.take import entities_of, not_backed_up
 from engine.catalog import Catalog, Entity
 from engine.db.models import BackupDiffRow, BackupRow, BackupVerificationRow, JobRow, RestoreRow
-from engine.errors import FailedPrecondition, InternalError, NotBuilt, NotFound
+from engine.errors import FailedPrecondition, NotBuilt, NotFound
+from engine.imports.changes import PlanView
+from engine.imports.model import ChangeKind, RowChange
+from engine.imports.planfile import Plan
 from engine.jobs.model import FINISHED, Claim, ClaimMode, JobKind
 from engine.jobs.service import create_job
 from engine.paging import Page, Paging, created_within, newest_first
@@ -160,6 +166,36 @@ class Backups:
             self._resources.bell.ring()
         return job_id
 
+    def differences(
+        self, caller: Caller, job_id: uuid.UUID, paging: Paging, entity: str = "", kind: ChangeKind | None = None
+    ) -> tuple[Sequence[tuple[int, RowChange]], str, Sequence[dict[str, Any]]]:
+        """One page of what a comparison found, each row with its place: INSERT stands only in the backup, DELETE only
+        live, UPDATE has the backup's values as its new ones; the next token; the counts of every entity. Entity by
+        entity, in key order within each kind; none of rows without a key. Secrets are masked.
+
+        Raises:
+            NotFound: DIFF_UNKNOWN, ARTIFACT_GONE when it has expired; FailedPrecondition: DIFF_NOT_READY;
+            PermissionDenied; InvalidRequest: PAGE_TOKEN_INVALID.
+        """
+        with self._resources.db.transaction() as session:
+            row, job = session.get(BackupDiffRow, job_id), session.get(JobRow, job_id)
+        if row is None or job is None or not all(caller.may("backups.read", name) for name in row.entity_types):
+            raise NotFound(
+                "differences: found none of this job", reason="DIFF_UNKNOWN", metadata={"job_id": str(job_id)}
+            )
+        for name in row.entity_types:
+            caller.require("backups.compare", name)
+        if row.artifact_id is None or row.digest is None:
+            raise FailedPrecondition(
+                f"differences: found their job {job.state}, expected it COMPLETED",
+                reason="DIFF_NOT_READY",
+                metadata={"state": job.state},
+            )
+        plan = Plan.open(self._resources.artifacts.reader(row.artifact_id), row.digest)
+        view = PlanView(plan, self._resources.catalogs.load())
+        found, token = view.page(paging, () if kind is None else (kind,), entity)
+        return found, token, row.entities
+
     def hold(self, caller: Caller, backup_id: uuid.UUID, *, held: bool = True) -> BackupRow:
         """Puts a hold on the backup, or takes it off; one that is as it shall be stays so.
 
@@ -171,7 +207,7 @@ class Backups:
             row = _get(session, backup_id, lock=True)
             _require(caller, "backups.hold", row)
             if held and row.status not in (*GOOD, S.PENDING):
-                raise _state(row, "one that is good or being made")
+                raise wrong_state(row, "one that is good or being made")
             if row.held != held:
                 record_change(session, caller, "backups.hold", "backups", row.id, now)
                 row.held, row.updated_at = held, now
@@ -227,16 +263,6 @@ class Backups:
             intent_id=intent_id,
             now=now,
         )
-
-
-def open_archive(resources: Resources, row: BackupRow) -> Archive:
-    """As `Backups.archive`; what the record says and the manifest says must agree."""
-    if row.status not in GOOD or row.artifact_id is None:
-        raise _state(row, "a good one")
-    archive = resources.repository.open(row.artifact_id, row.manifest_sha256)
-    if archive.manifest.backup_id != row.id:
-        raise InternalError("the manifest of this backup names another", reason="BACKUP_DAMAGED")
-    return archive
 
 
 def in_use(session: Session, row: BackupRow) -> str:
@@ -318,12 +344,6 @@ def _require(caller: Caller, operation: str, row: BackupRow) -> None:
         raise _unknown(row.id)
     for entity in row.entity_types:
         caller.require(operation, entity)
-
-
-def _state(row: BackupRow, expected: str) -> FailedPrecondition:
-    return FailedPrecondition(
-        f"backup: found it {row.status}, expected {expected}", reason="BACKUP_STATE", metadata={"status": row.status}
-    )
 
 
 def _get(session: Session, backup_id: uuid.UUID, *, lock: bool = False) -> BackupRow:

@@ -10,7 +10,7 @@ from engine.jobs.handlers import Handlers
 @cache
 def handlers() -> Handlers:
     """The handlers of this release. Imported late: handlers import the engine that imports this."""
-    from engine.backups.run import BackupHandler
+    from engine.backups.run import BackupHandler, DiffHandler, VerifyHandler
     from engine.exports.run import ExportHandler
     from engine.imports.changesjob import ChangesHandler
     from engine.imports.run import ApplyHandler, PlanHandler
@@ -23,6 +23,8 @@ def handlers() -> Handlers:
         JobKind.IMPORT_CHANGES: ChangesHandler(),
         JobKind.EXPORT: ExportHandler(),
         JobKind.BACKUP: BackupHandler(),
+        JobKind.BACKUP_VERIFY: VerifyHandler(),
+        JobKind.BACKUP_DIFF: DiffHandler(),
         JobKind.RESTORE_PLAN: RestorePlanHandler(),
         JobKind.RESTORE: RestoreHandler(),
     }

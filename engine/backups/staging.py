@@ -1,0 +1,97 @@
+"""A backup's rows in temp tables of its own columns and types, proven there. Nothing else is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+import psycopg
+from psycopg import sql
+
+from engine.backups.archive import Archive
+from engine.backups.manifest import BackedEntity
+from engine.backups.take import Work, total_of
+from engine.db.copy import write_copy
+from engine.db.platform import Connection, one_row
+from engine.errors import DataLoss, FailedPrecondition
+from engine.imports.refusals import is_refusal
+from engine.imports.sqltext import Temp, creation
+from engine.imports.temporary import temp_tables
+
+
+def staged_table(number: int) -> Temp:
+    """The temp table of the entity with this number."""
+    return Temp(f"backed_{number}")
+
+
+def stage(
+    work: Work, connection: Connection, archive: Archive, entity: BackedEntity, table: Temp, *, done: int = 0
+) -> None:
+    """The entity's rows in a temp table of the backup's own columns and types, proven. The session must be in
+    autocommit, or in a transaction that may write.
+
+    Args:
+        done: rows of the present stage that were done before.
+
+    Raises:
+        FailedPrecondition: SCHEMA_INCOMPATIBLE when a type is gone, or does not read a value any more.
+        DataLoss: BACKUP_DAMAGED when the rows are not those of the manifest; what `Archive.rows` raises.
+        PlatformNotPrepared: PLATFORM_NOT_PREPARED.
+    """
+    _require_types(connection, entity)
+    columns = [sql.SQL("{} {}").format(sql.Identifier(c.name), sql.SQL(c.storage_type)) for c in entity.columns]
+    with temp_tables(connection):
+        connection.execute(creation(table, columns))
+    try:
+        copied = _copy_in(work, connection, archive, entity, table, done)
+    except psycopg.Error as error:
+        if not is_refusal(error):
+            raise
+        # the bytes are those that were sealed, so it is the type that changed; the server's text would quote them
+        raise FailedPrecondition(
+            f"{entity.entity}: found a value that its type does not read any more (SQLSTATE {error.sqlstate})",
+            reason="SCHEMA_INCOMPATIBLE",
+            metadata={"entity": entity.entity},
+        ) from None
+    connection.execute(sql.SQL("ANALYZE {}").format(table))
+    work.check()
+    rows, total = one_row(connection, total_of(table, entity.column_names, archive.manifest.seed))
+    if (copied, int(rows), int(total)) != (entity.rows, entity.rows, entity.fingerprint):
+        raise DataLoss(
+            f"{entity.entity}: found {rows} rows of the backup, expected {entity.rows}, of"
+            f" {'the same' if int(total) == entity.fingerprint else 'another'} fingerprint",
+            reason="BACKUP_DAMAGED",
+            metadata={"entity": entity.entity},
+        )
+
+
+def _require_types(connection: Connection, entity: BackedEntity) -> None:
+    types = list(dict.fromkeys(c.storage_type for c in entity.columns))
+    row = connection.execute(
+        "SELECT coalesce(array_agg(t) FILTER (WHERE to_regtype(t) IS NULL), '{}') FROM unnest(%s::text[]) t", (types,)
+    ).fetchone()
+    gone = set(row[0]) if row else set()
+    for column in entity.columns:
+        if column.storage_type in gone:
+            raise FailedPrecondition(
+                f"{entity.entity}: the column {column.name} was of the type {column.storage_type}, found none such now",
+                reason="SCHEMA_INCOMPATIBLE",
+                metadata={"entity": entity.entity, "column": column.name, "type": column.storage_type},
+            )
+
+
+def _copy_in(work: Work, connection: Connection, archive: Archive, entity: BackedEntity, table: Temp, done: int) -> int:
+    with connection.cursor() as cursor:
+        with cursor.copy(sql.SQL("COPY {} FROM STDIN").format(table)) as copy:
+            for block in archive.rows(entity, work.check):
+                write_copy(copy, block)
+                done += block.count(b"\n")
+                work.progress(rows=done)
+        return cursor.rowcount
+
+
+def drop(connection: Connection, tables: Sequence[Temp]) -> None:
+    """One by one: the server locks all that one transaction drops. What cannot be dropped goes with the session."""
+    with suppress(psycopg.Error):
+        for table in tables:
+            connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(table))
