@@ -144,7 +144,7 @@ class Manifest:
         try:
             record = json.loads(data)
             found = record.pop("format")
-        except (ValueError, KeyError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise DataLoss("backup: its manifest is not one", reason="BACKUP_DAMAGED") from None
         if found != FORMAT:
             raise DataLoss(f"backup: found format {found}, expected {FORMAT}", reason="BACKUP_FORMAT")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from engine.backups.states import BackupStatus, fail, move
 from engine.backups.take import take
 from engine.config import Settings
 from engine.db.models import BackupRow
-from engine.errors import Aborted, DataOpsError, InternalError, Unavailable
+from engine.errors import Aborted, DataLoss, DataOpsError, InternalError, Unavailable
 from engine.ids import new_id
 from engine.jobs.interrupts import JobInterrupt
 
@@ -84,9 +85,10 @@ def take_recorded(run: JobRun, backup_id: uuid.UUID, seed: int | None = None) ->
         earlier, artifact_id = row.artifact_id, uuid.uuid4()
     if earlier is not None:
         if resources.repository.exists(earlier):  # published, and its worker died before the record was completed
-            archive = resources.repository.open(earlier)
-            archive.require_present()
-            return archive
+            with suppress(DataLoss):  # nobody relies on it yet: one that is damaged is made again
+                archive = resources.repository.open(earlier)
+                archive.require_present()
+                return archive
         resources.repository.delete(earlier)
     with resources.db.transaction() as session:
         run.require_hold(session)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -19,7 +19,7 @@ from engine.backups.manifest import Manifest, checksum_of
 from engine.backups.segments import SegmentWriter
 from engine.crypto.keyring import KeyRing, Wrapped
 from engine.crypto.sealing import MAX_PART_BYTES, PartIdentity, open_chunks
-from engine.errors import DataLoss, DataOpsError, FailedPrecondition, NotFound
+from engine.errors import AlreadyExists, DataLoss, DataOpsError, FailedPrecondition, NotFound
 from engine.storage import Storage
 
 ORPHAN_GRACE = timedelta(hours=24)
@@ -27,6 +27,9 @@ ORPHAN_GRACE = timedelta(hours=24)
 
 MAX_MANIFEST_BYTES = 1 << 30
 KEYS_FORMAT = 1
+
+OPEN_TRIES = 5
+"""Looks for a keys object that a rewrap may be replacing: each takes one away only after the next one stands."""
 
 
 @dataclass(frozen=True)
@@ -69,22 +72,37 @@ class Repository:
             DataLoss: KEY_WRONG, BACKUP_DAMAGED, PART_DAMAGED, BACKUP_FORMAT.
         """
         if not self.exists(artifact_id):
-            raise NotFound(
-                "backup: the storage has none of this id",
-                reason="BACKUP_GONE",
-                metadata={"artifact_id": str(artifact_id)},
-            )
-        failure: DataOpsError | None = None
-        for generation in sorted(self._generations(artifact_id), reverse=True):
-            try:
-                return self._open(artifact_id, self._read_keys(artifact_id, generation), checksum)
-            except FailedPrecondition:
-                raise
-            except (DataLoss, NotFound) as error:
-                failure = failure or error  # the newest generation's: it is the one to be mended
-        if isinstance(failure, DataLoss):
-            raise failure
+            raise _gone(artifact_id)
+        for _ in range(OPEN_TRIES):
+            if (found := self._newest(artifact_id, checksum)) is not None:
+                return found[0]
         raise DataLoss("backup: found no keys object for it", reason="BACKUP_DAMAGED")
+
+    def _newest(self, artifact_id: UUID, checksum: bytes | None = None) -> tuple[Archive, _Keys] | None:
+        """By the newest generation that opens the manifest and all of whose wraps unwrap; where none is such, by the
+        newest that opens the manifest, so that what can be read is read. None when a generation went in between, as the
+        older ones do at a rewrap: then look again.
+
+        Raises: the failure of the newest generation: it is the one to be mended.
+        """
+        generations = sorted(self._generations(artifact_id), reverse=True)
+        failure: DataOpsError | None = None
+        second_best: tuple[Archive, _Keys] | None = None
+        for generation in generations:
+            try:
+                keys = self._read_keys(artifact_id, generation)
+                found = self._open(artifact_id, keys, checksum), keys
+            except NotFound:
+                return None
+            except (DataLoss, FailedPrecondition) as error:
+                failure = failure or error
+                continue
+            if len(generations) == 1 or self._unwraps(artifact_id, keys):
+                return found
+            second_best = second_best or found
+        if second_best is None and failure is not None:
+            raise failure
+        return second_best
 
     def _open(self, artifact_id: UUID, keys: _Keys, checksum: bytes | None) -> Archive:
         lacking = {w.key_id for w in (*keys.manifest, *keys.segments)} - self._keys.ids
@@ -128,7 +146,12 @@ class Repository:
             record = json.loads(self._storage.get(_keys_name(artifact_id, generation)))
             if (record["format"], record["artifact_id"]) == (KEYS_FORMAT, str(artifact_id)):
                 return _Keys(generation, _wraps(record["manifest"]), _wraps(record["segments"]))
-        except (ValueError, KeyError, TypeError, binascii.Error):
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            RecursionError,
+        ):  # it is in clear: whoever writes there chooses its form
             pass  # as one of another format, or of another backup
         raise DataLoss(f"backup: keys object {generation} is not one of this backup", reason="BACKUP_DAMAGED")
 
@@ -142,7 +165,7 @@ class Repository:
         """Keys, then the manifest, part 0 last; then the backup is opened again from storage and its objects counted.
 
         Raises:
-            DataLoss: what `open` and `Archive.require_present` raise; then it is not to be acknowledged.
+            DataLoss: what `open` and `Archive.require_present` raise; then nothing of it is left.
         """
         encoded, artifact_id = manifest.encoded(), manifest.artifact_id
         packed = zstandard.ZstdCompressor(level=3).compress(encoded)
@@ -151,8 +174,12 @@ class Repository:
         self._write_keys(artifact_id, _Keys(1, [wrapped for _, wrapped in sealed], list(segments)))
         for number, (data, _) in reversed(list(enumerate(sealed))):
             self._storage.put(_manifest_name(artifact_id, number), data)
-        archive = self.open(artifact_id, checksum_of(encoded))
-        archive.require_present()
+        try:
+            archive = self.open(artifact_id, checksum_of(encoded))
+            archive.require_present()
+        except DataLoss:
+            self.delete(artifact_id)  # nobody shall find what cannot be read
+            raise
         return archive
 
     def _seal_manifest(self, artifact_id: UUID, number: int, piece: bytes) -> tuple[bytes, Wrapped]:
@@ -162,8 +189,8 @@ class Repository:
         record = {
             "format": KEYS_FORMAT,
             "artifact_id": str(artifact_id),
-            "manifest": _unwraps(keys.manifest),
-            "segments": _unwraps(keys.segments),
+            "manifest": _listed(keys.manifest),
+            "segments": _listed(keys.segments),
         }
         self._storage.put(_keys_name(artifact_id, keys.generation), json.dumps(record, separators=(",", ":")).encode())
 
@@ -183,24 +210,53 @@ class Repository:
     def rewrap(self, artifact_id: UUID) -> int:
         """Wrap the backup's data keys under the active key; how many were under another. No other object is touched.
 
-        Raises: as `open`: a backup that does not open is not touched.
+        It may be repeated, after a crash too: older generations are deleted only after the newest was read back from
+        storage, has opened the manifest, and each of its wraps was unwrapped.
+
+        Raises: as `open`: a backup whose keys do not all unwrap is not touched. DataLoss: KEY_WRONG.
         """
-        self.open(artifact_id)
-        generations = self._generations(artifact_id)
-        keys = self._read_keys(artifact_id, max(generations))
+        if not self.exists(artifact_id) or (found := self._newest(artifact_id)) is None:
+            raise _gone(artifact_id)
+        keys, generations = found[1], self._generations(artifact_id)
         others = sum(w.key_id != self._keys.active_id for w in (*keys.manifest, *keys.segments))
-        if not others:
-            return 0
-        new = _Keys(
-            keys.generation + 1,
-            [self._rewrapped(artifact_id, ArtifactKind.MANIFEST, n, w) for n, w in enumerate(keys.manifest)],
-            [self._rewrapped(artifact_id, ArtifactKind.SEGMENT, n, w) for n, w in enumerate(keys.segments)],
-        )
-        self._write_keys(artifact_id, new)
-        self.open(artifact_id)
+        newest = keys.generation
+        if others:
+            newest = max(generations) + 1
+            new = _Keys(
+                newest,
+                [self._rewrapped(artifact_id, ArtifactKind.MANIFEST, n, w) for n, w in enumerate(keys.manifest)],
+                [self._rewrapped(artifact_id, ArtifactKind.SEGMENT, n, w) for n, w in enumerate(keys.segments)],
+            )
+            with suppress(AlreadyExists):  # of another rewrap at the same time; it is proven like ours
+                self._write_keys(artifact_id, new)
+        self._require_keys(artifact_id, newest)
         for generation in generations:
-            self._storage.delete(_keys_name(artifact_id, generation))
+            if generation < newest:
+                self._storage.delete(_keys_name(artifact_id, generation))
         return others
+
+    def _require_keys(self, artifact_id: UUID, generation: int) -> None:
+        try:
+            keys = self._read_keys(artifact_id, generation)
+        except NotFound:  # of another rewrap, which has a newer one
+            return self._require_keys(artifact_id, max(self._generations(artifact_id)))
+        self._open(artifact_id, keys, None)
+        if not self._unwraps(artifact_id, keys):
+            raise DataLoss(
+                f"backup: keys object {generation} was written and does not unwrap; the older ones stay",
+                reason="KEY_WRONG",
+                metadata={"artifact_id": str(artifact_id)},
+            )
+        return None
+
+    def _unwraps(self, artifact_id: UUID, keys: _Keys) -> bool:
+        try:
+            for kind, wraps in ((ArtifactKind.MANIFEST, keys.manifest), (ArtifactKind.SEGMENT, keys.segments)):
+                for number, wrapped in enumerate(wraps):
+                    self._keys.unwrap(wrapped, PartIdentity(artifact_id, kind, number).context())
+        except (DataLoss, FailedPrecondition):
+            return False
+        return True
 
     def _rewrapped(self, artifact_id: UUID, kind: ArtifactKind, number: int, wrapped: Wrapped) -> Wrapped:
         context = PartIdentity(artifact_id, kind, number).context()
@@ -209,6 +265,10 @@ class Repository:
         return self._keys.wrap(self._keys.unwrap(wrapped, context), context)
 
     # --- deleting
+
+    def unpublish(self, artifact_id: UUID) -> None:
+        """From here on the backup does not exist; `delete` takes what is left of it. One object, so it is quick."""
+        self._storage.delete(_manifest_name(artifact_id, 0))
 
     def delete(self, artifact_id: UUID) -> int:
         """Delete all objects of one backup, or of an attempt at one, in the opposite order of writing; how many. It may
@@ -221,9 +281,12 @@ class Repository:
             self._storage.delete(name)
         return len(manifests) + len(keys) + len(segments)
 
-    def orphans(self, now: datetime, live: frozenset[UUID]) -> list[UUID]:
-        """Artifact ids of which there are objects and no manifest, nothing younger than a day, and that are not `live`:
-        those of backups that are being made."""
+    def orphans(self, now: datetime, known: Callable[[], Collection[UUID]]) -> list[UUID]:
+        """Artifact ids of which there are objects and no manifest part 0, nothing younger than a day, and no record.
+
+        `known`, the artifact ids of all records, is asked after the objects were listed: whoever writes an object has
+        made itself known before, so that no clock decides over what is being made.
+        """
         newest: dict[UUID, datetime] = {}
         for prefix in ("segments/", "keys/", "manifests/"):
             for found in self._storage.list(prefix):
@@ -231,7 +294,14 @@ class Repository:
                 if artifact_id is not None:
                     newest[artifact_id] = max(found.modified, newest.get(artifact_id, found.modified))
         old = {artifact_id for artifact_id, modified in newest.items() if modified < now - ORPHAN_GRACE}
-        return sorted(old - live - set(self.artifact_ids())) if old - live else []
+        old = old.difference(self.artifact_ids()) if old else old
+        return sorted(old.difference(known())) if old else []
+
+
+def _gone(artifact_id: UUID) -> NotFound:
+    return NotFound(
+        "backup: the storage has none of this id", reason="BACKUP_GONE", metadata={"artifact_id": str(artifact_id)}
+    )
 
 
 def _manifests(artifact_id: UUID) -> str:
@@ -262,8 +332,11 @@ def _uuid(text: str) -> UUID | None:
 
 
 def _wraps(record: Sequence[Sequence[str]]) -> list[Wrapped]:
-    return [Wrapped(key_id, base64.b64decode(data, validate=True)) for key_id, data in record]
+    wraps = [Wrapped(key_id, base64.b64decode(data, validate=True)) for key_id, data in record]
+    if not all(isinstance(wrapped.key_id, str) for wrapped in wraps):
+        raise TypeError("a key id is text")
+    return wraps
 
 
-def _unwraps(wraps: Sequence[Wrapped]) -> list[list[str]]:
+def _listed(wraps: Sequence[Wrapped]) -> list[list[str]]:
     return [[w.key_id, base64.b64encode(w.data).decode()] for w in wraps]

@@ -269,9 +269,9 @@ def in_use(session: Session, row: BackupRow) -> str:
     """Why the backup must stay; empty when it need not."""
     if row.held:
         return "it is held; release it first"
-    working = select(JobRow.id).where(
-        JobRow.resource_type == "backups", JobRow.resource_id == row.id, JobRow.state.not_in(FINISHED)
-    )
+    # of its own, or the import's or restore's that it precedes
+    with_it = ((JobRow.resource_type == "backups") & (JobRow.resource_id == row.id)) | (JobRow.id == row.job_id)
+    working = select(JobRow.id).where(with_it, JobRow.state.not_in(FINISHED))
     if session.scalars(working.limit(1)).first() is not None:
         return "a job works with it"
     restores = select(RestoreRow.id).where(
@@ -286,9 +286,12 @@ def in_use(session: Session, row: BackupRow) -> str:
 def remove(resources: Resources, backup_id: uuid.UUID) -> None:
     """Deletes the bytes of a backup that ended without use, and then says so on its record; it may be repeated."""
     with resources.db.transaction() as session:
-        row = _get(session, backup_id)
-    if row.artifact_id is None or row.status in (*GOOD, S.PENDING):
-        return
+        row = _get(session, backup_id, lock=True)
+        if row.artifact_id is None or row.status in (*GOOD, S.PENDING):
+            return
+        # Under the lock, and one object only: RetryJob comes before, and then nothing is deleted, or behind, and then
+        # finds no backup that it could take for its own.
+        resources.repository.unpublish(row.artifact_id)
     resources.repository.delete(row.artifact_id)
     with resources.db.transaction() as session:
         again = _get(session, backup_id, lock=True)

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import binascii
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Protocol
 
 from psycopg import IsolationLevel, sql
@@ -44,6 +43,9 @@ PRINT = slice(3, 19)
 """Of a line: the hexadecimal digits of the row's fingerprint, behind the two backslashes and the x of COPY's bytea."""
 ROW = 20
 """Of a line: where the row itself begins, behind the fingerprint and a TAB."""
+
+PATIENT = {"idle_in_transaction_session_timeout": "0"}
+"""Of two sessions, the one that is done first waits in its transaction for the other: hours, where tables are large."""
 
 LARGE_OBJECTS = {"name": "large objects", "why": "only the rows of tables are backed up"}
 DEFINITIONS = {
@@ -84,17 +86,22 @@ def take(
         DataLoss: BACKUP_INCOMPLETE when what was read is not what the snapshot holds.
         psycopg.errors.LockNotAvailable: a table is locked by somebody who changes its definition.
     """
-    with work.platform("backup", autocommit=True, idle_in_transaction_session_timeout="0") as connection:
+    with (
+        work.platform("backup", autocommit=True, **PATIENT) as connection,
+        work.platform("backup, counting", autocommit=True, **PATIENT) as counting,
+    ):
         entities = entities_of(read_catalog(connection), asked.entities)
-        connection.isolation_level, connection.read_only = IsolationLevel.REPEATABLE_READ, True
-        with connection.transaction():
-            catalog, snapshot_at = _lock(connection, read_catalog, entities, clock)
+        with _begun(counting), _begun(connection):
+            # the counting session too, and first: behind a TRUNCATE that waits for us it would wait for ever
+            _lock(counting, entities)
+            _lock(connection, entities)
+            snapshot_at = clock()
+            catalog = _unchanged(read_catalog(connection), entities)
             (snapshot,) = one_row(connection, sql.SQL("SELECT pg_export_snapshot()").format())
             _read_by_no_index(connection)
             seed = new_seed() if seed is None else seed
             work.stage("BACKUP", rows=sum(entity.estimated_rows for entity in entities))
             with (
-                work.platform("backup, counting", autocommit=True) as counting,
                 ThreadPoolExecutor(1, thread_name_prefix="backup-counting") as helper,
                 repository.writer(asked.artifact_id) as writer,
             ):
@@ -104,12 +111,14 @@ def take(
                     for number, entity in enumerate(entities):
                         backed.append(_write(work, connection, entity, number, seed, writer, done))
                         done += backed[-1].rows
+                        if counts.done():
+                            counts.result()  # one that has failed need not be waited for
                     own = _write_settings(writer, settings)
                     writer.end()
+                    _wait(work, counts)
                 except BaseException:
                     counting.cancel_safe(timeout=5)  # else its count would be waited for
                     raise
-                _wait(work, counts)
             fault("backups.written")
             for entity_, (rows, total) in zip(backed, counts.result(), strict=True):
                 _require_equal(entity_, rows, total)
@@ -165,20 +174,26 @@ def entities_of(catalog: Catalog, names: Iterable[str]) -> list[Entity]:
     return reference_order(entities)
 
 
-def _lock(
-    connection: Connection, read_catalog: Callable[[Connection], Catalog], entities: list[Entity], clock: Clock
-) -> tuple[Catalog, datetime]:
+@contextmanager
+def _begun(connection: Connection) -> Iterator[None]:
+    connection.isolation_level, connection.read_only = IsolationLevel.REPEATABLE_READ, True
+    with connection.transaction():
+        yield
+
+
+def _lock(connection: Connection, entities: list[Entity]) -> None:
     """Locks first, then the snapshot: another session's TRUNCATE would make an older one read nothing."""
     # ONLY is no part of LOCK here: partitions and children must stay as they are too
     if entities:
         names = sql.SQL(", ").join(e.qualified for e in sorted(entities, key=lambda e: (e.schema, e.table)))
         connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(names))
-    snapshot_at = clock()
-    catalog = read_catalog(connection)
+
+
+def _unchanged(catalog: Catalog, entities: list[Entity]) -> Catalog:
     for entity in entities:
         if catalog.entity(entity.name).fingerprint != entity.fingerprint:
             raise Aborted(f"{entity.name}: its definition changed while the backup began", reason="CATALOG_MOVED")
-    return catalog, snapshot_at
+    return catalog
 
 
 def _write(
@@ -241,24 +256,24 @@ def _rows_of(relation: sql.Composable, columns: Iterable[str]) -> sql.Composed:
 
 
 def _count(connection: Connection, snapshot: str, entities: list[Entity], seed: int) -> list[tuple[int, int]]:
-    """The same rows once more, read from the tables and by no index; on a thread of its own."""
-    connection.isolation_level, connection.read_only = IsolationLevel.REPEATABLE_READ, True
+    """The same rows once more, read from the tables and by no index; on a thread of its own, in the transaction that
+    holds the locks."""
     found = []
-    with connection.transaction():
-        connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot)))
-        _read_by_no_index(connection)
-        for entity in entities:
-            columns = [f.column for f in entity.stored]
-            rows, total = one_row(connection, total_of(entity.relation, columns, seed))
-            found.append((int(rows), int(total)))
+    connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot)))
+    _read_by_no_index(connection)
+    for entity in entities:
+        columns = [f.column for f in entity.stored]
+        rows, total = one_row(connection, total_of(entity.relation, columns, seed))
+        found.append((int(rows), int(total)))
     return found
 
 
 def _read_by_no_index(connection: Connection) -> None:
     """In this transaction tables are read as they lie and sorted then. An index that lacks rows loses none so, and of a
     key without order, as a random UUID is, it is faster too: 1,000,000 users 1.7 s, by the index 2.6 s."""
-    for setting in ("enable_indexscan", "enable_indexonlyscan", "enable_bitmapscan"):
-        connection.execute(sql.SQL("SET LOCAL {} = off").format(sql.Identifier(setting)))
+    plans = {"indexscan": "off", "indexonlyscan": "off", "bitmapscan": "off", "seqscan": "on", "sort": "on"}
+    for plan, value in plans.items():  # a role may have its own; where all are off, the cheapest is taken after all
+        connection.execute(sql.SQL("SET LOCAL {} = {}").format(sql.Identifier(f"enable_{plan}"), sql.SQL(value)))
 
 
 def _wait(work: Work, counts: Future[Any]) -> None:

@@ -1,0 +1,121 @@
+"""The backup before an import: what the import writes, as it was; no import without it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import psycopg
+import pytest
+
+from engine.backups import take as taking
+from engine.backups.service import Backups, in_use
+from engine.db.models import BackupRow
+from engine.errors import DataLoss, FailedPrecondition
+from tests.engine.backups.bench import copied, read_all, records
+from tests.world import World
+
+THINGS = "CREATE TABLE public.things (id int PRIMARY KEY, note text); INSERT INTO public.things VALUES (1, 'before')"
+FILE = b"id,note\n1,after\n2,new\n"
+
+
+@pytest.fixture
+def things(made: Callable[..., World]) -> World:
+    return made(THINGS)
+
+
+def test_an_import_is_preceded_by_a_backup_of_what_it_writes(things: World) -> None:
+    before = copied(things, "TABLE public.things")
+    row = things.load("things", FILE, import_type="UPSERT")
+
+    assert (row.status, row.report and row.report["updated"]) == ("COMPLETED", 1)
+    (backup,) = records(things)
+    assert (row.pre_import_backup_id, backup.job_id) == (backup.id, row.apply_job_id)
+    assert (backup.status, backup.trigger_type, backup.entity_types) == ("COMPLETED", "PRE_IMPORT", ["things"])
+    assert backup.expires_at is not None
+    assert read_all(Backups(things.resources).archive(backup))["things"] == before
+    assert "NOT_BACKED_UP" not in str(row.report)
+
+
+def test_rows_that_foreign_keys_will_change_are_in_it_too(made: Callable[..., World]) -> None:
+    world = made(
+        "CREATE TABLE public.parents (id int PRIMARY KEY); INSERT INTO public.parents VALUES (1), (2);"
+        "CREATE TABLE public.children (id int PRIMARY KEY, parent int REFERENCES public.parents ON DELETE CASCADE);"
+        "INSERT INTO public.children VALUES (10, 2)"
+    )
+    planned = world.plan("parents", b"id\n1\n", import_type="REPLACE", allow_cascade=["children"])
+    row = world.apply(planned, deletes=1)
+
+    assert row.status == "COMPLETED", row.error
+    (backup,) = records(world)
+    assert read_all(Backups(world.resources).archive(backup)) | {"settings": b""} == {
+        "parents": b"1\n2\n",
+        "children": b"10\t2\n",
+        "settings": b"",
+    }
+
+
+def test_an_import_whose_backup_is_not_whole_does_not_start(things: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = things.plan("things", FILE, import_type="UPSERT")
+
+    def incomplete(*_arguments: object) -> None:
+        raise DataLoss("things: found 0 rows", reason="BACKUP_INCOMPLETE")
+
+    monkeypatch.setattr(taking, "_require_equal", incomplete)
+    row = things.apply(planned)
+
+    assert (row.status, things.reason(row), row.pre_import_backup_id) == ("FAILED", "BACKUP_INCOMPLETE", None)
+    assert things.sql("TABLE public.things") == [(1, "before")]
+    (backup,) = records(things)
+    assert (backup.status, (backup.error or {})["reason"]) == ("FAILED", "BACKUP_INCOMPLETE")
+
+
+def test_an_import_whose_tables_are_locked_is_tried_again_with_a_backup_of_its_own(things: World) -> None:
+    planned = things.plan("things", FILE, import_type="UPSERT")
+    with psycopg.connect(things.resources.platform.dsn) as other:
+        other.execute("LOCK public.things IN ACCESS EXCLUSIVE MODE")
+        row = things.apply(planned)
+    assert row.status == "PROCESSING"
+    assert [backup.status for backup in records(things)] == ["FAILED"]
+
+    with things.resources.db.transaction() as session:
+        job = things.job(row.apply_job_id)
+        job.run_at = things.resources.clock()
+        session.merge(job)
+    things.work()
+
+    row = things.imports.get(things.caller, row.id)
+    assert row.status == "COMPLETED", row.error
+    assert [backup.status for backup in records(things)] == ["FAILED", "COMPLETED"]
+    assert row.pre_import_backup_id == records(things)[1].id
+
+
+def test_it_cannot_be_deleted_while_the_import_that_it_is_for_has_not_ended(
+    things: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backups, seen = Backups(things.resources), []
+
+    def look(*_arguments: object) -> None:
+        (backup,) = records(things)
+        with pytest.raises(FailedPrecondition) as caught:
+            backups.delete(things.caller, backup.id)
+        seen.append((backup.status, caught.value.reason))
+
+    monkeypatch.setattr("engine.imports.apply.Applier.apply", lambda *a, real=_applied(): (look(), real(*a))[1])
+    row = things.load("things", FILE, import_type="UPSERT")
+
+    assert (row.status, seen) == ("COMPLETED", [("COMPLETED", "BACKUP_IN_USE")])
+    (backup,) = records(things)
+    assert not _in_use(things, backup)
+    assert backups.delete(things.caller, backup.id).status == "DELETED"
+    assert list(things.resources.repository.artifact_ids()) == []
+
+
+def _applied() -> Callable[..., dict]:
+    from engine.imports.apply import Applier
+
+    return Applier.apply
+
+
+def _in_use(world: World, row: BackupRow) -> str:
+    with world.resources.db.transaction() as session:
+        return in_use(session, row)

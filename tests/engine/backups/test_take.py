@@ -1,0 +1,475 @@
+"""Taking a backup: every row of one moment, of every kind of table, or no backup."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from engine.backups import take as taking
+from engine.backups.model import BackupRequest
+from engine.backups.service import Backups
+from engine.backups.take import Settings
+from engine.db.models import BackupRow, JobRow
+from engine.errors import DataLoss, DataOpsError, FailedPrecondition, NotFound, Unavailable
+from engine.jobs.registry import handlers
+from engine.jobs.service import retry_job
+from tests.engine.backups.bench import Direct, copied, folders, names, read_all, sha256, take_directly
+from tests.engine.jobs.kit import wait_until
+from tests.world import World
+
+Fresh = Callable[[str], World]
+
+THINGS = (
+    "CREATE TABLE public.things (id int PRIMARY KEY, note text);"
+    "INSERT INTO public.things SELECT n, 'row ' || n FROM generate_series(1, 5000) n"
+)
+
+
+def storage_of(world: World):
+    return world.resources.repository._storage
+
+
+# --- what is in it
+
+TABLES = {
+    "plain": (THINGS, "things", "SELECT * FROM public.things ORDER BY id"),
+    "empty": ("CREATE TABLE public.t (id int PRIMARY KEY)", "t", "SELECT * FROM public.t"),
+    "keyless": (
+        "CREATE TABLE public.t (a int, b text); INSERT INTO public.t VALUES (1, 'x'), (1, 'x'), (NULL, NULL)",
+        "t",
+        "SELECT * FROM public.t",
+    ),
+    "key of several columns": (
+        "CREATE TABLE public.t (a int, b int, v text, PRIMARY KEY (b, a));"
+        "INSERT INTO public.t SELECT n % 7, n, 'v' FROM generate_series(1, 100) n",
+        "t",
+        "SELECT * FROM public.t ORDER BY b, a",
+    ),
+    "partitioned, a part of it partitioned too": (
+        "CREATE TABLE public.t (id int, at date, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);"
+        "CREATE TABLE public.t1 PARTITION OF public.t FOR VALUES FROM ('2025-01-01') TO ('2026-01-01')"
+        " PARTITION BY LIST (id);"
+        "CREATE TABLE public.t1a PARTITION OF public.t1 DEFAULT;"
+        "CREATE TABLE public.t2 PARTITION OF public.t DEFAULT;"
+        "INSERT INTO public.t SELECT n, date '2025-06-01' + n * 5 FROM generate_series(1, 200) n",
+        "t",
+        "SELECT * FROM public.t ORDER BY id, at",
+    ),
+    "inherited: a parent stands for its own rows": (
+        "CREATE TABLE public.t (id int PRIMARY KEY); CREATE TABLE public.child (v int) INHERITS (public.t);"
+        "INSERT INTO public.t VALUES (1), (2); INSERT INTO public.child VALUES (3, 3)",
+        "t",
+        "SELECT * FROM ONLY public.t ORDER BY id",
+    ),
+    "generated and identity": (
+        "CREATE TABLE public.t (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v int,"
+        " double int GENERATED ALWAYS AS (v * 2) STORED); INSERT INTO public.t (v) VALUES (5), (6)",
+        "t",
+        "SELECT id, v FROM public.t ORDER BY id",
+    ),
+    "a dropped column": (
+        "CREATE TABLE public.t (id int PRIMARY KEY, gone int, v text); INSERT INTO public.t VALUES (1, 2, 'x');"
+        "ALTER TABLE public.t DROP COLUMN gone",
+        "t",
+        "SELECT id, v FROM public.t",
+    ),
+    "names that need quotes": (
+        'CREATE TABLE public."Odd ""t" ("Id" int PRIMARY KEY, "select" text, "t" int, "f" int, "r" int);'
+        """INSERT INTO public."Odd ""t" VALUES (2, 'a', 1, 1, 1), (1, E'tab\\tline\\nback\\\\', 2, 2, 2)""",
+        'Odd "t',
+        'SELECT * FROM public."Odd ""t" ORDER BY "Id"',
+    ),
+    "nothing but NULL": (
+        "CREATE TABLE public.t (a int, b text); INSERT INTO public.t SELECT FROM generate_series(1, 3)",
+        "t",
+        "SELECT * FROM public.t",
+    ),
+    "texts that look like COPY's own": (
+        r"CREATE TABLE public.t (id int PRIMARY KEY, v text); INSERT INTO public.t VALUES"
+        r" (1, '\N'), (2, NULL), (3, ''), (4, '\.'), (5, E'\r\n'), (6, 'NULL'), (7, E'\b\f\v')",
+        "t",
+        "SELECT * FROM public.t ORDER BY id",
+    ),
+    "an enum in the order of its labels, and a key of text": (
+        "CREATE TYPE public.mood AS ENUM ('sad', 'ok', 'happy');"
+        "CREATE TABLE public.t (m public.mood, k text, PRIMARY KEY (m, k));"
+        "INSERT INTO public.t VALUES ('happy', 'b'), ('ok', 'A'), ('ok', 'a'), ('sad', 'ä')",
+        "t",
+        "SELECT * FROM public.t ORDER BY m, k",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TABLES)
+def test_a_stream_is_the_tables_rows_as_copy_gives_them(case: str, fresh: Fresh) -> None:
+    schema, name, query = TABLES[case]
+    world = fresh(schema)
+    archive = take_directly(world, name)
+
+    want = copied(world, query)
+    (entity,) = archive.manifest.entities
+    assert b"".join(archive.rows(entity)) == want
+    assert (entity.rows, entity.bytes, entity.sha256) == (want.count(b"\n"), len(want), sha256(want))
+    assert entity.entity == name
+
+
+def test_the_manifest_says_what_the_tables_are(fresh: Fresh) -> None:
+    world = fresh(
+        "CREATE TABLE public.parents (id serial PRIMARY KEY, password_hash text);"
+        "CREATE DOMAIN public.short AS varchar(5);"
+        "CREATE TABLE public.children (id int PRIMARY KEY, parent int REFERENCES public.parents, v public.short);"
+        "INSERT INTO public.parents (password_hash) SELECT 'x' FROM generate_series(1, 7);"
+        "CREATE VIEW public.seen AS SELECT 1"
+    )
+    manifest = take_directly(world, "children", "parents").manifest
+
+    parents, children = manifest.entities
+    assert (parents.entity, children.entity) == ("parents", "children"), "parents first"
+    assert parents.key == ("id",)
+    assert [(c.name, c.type, c.secret) for c in parents.columns] == [
+        ("id", "integer", False),
+        ("password_hash", "text", True),
+    ]
+    assert [(c.type, c.storage_type) for c in children.columns][2] == ("public.short", "character varying(5)")
+    (sequence,) = parents.sequences
+    assert (sequence.column, sequence.last_value, sequence.is_called, sequence.increment) == ("id", 7, True, 1)
+    (reference,) = children.references
+    assert (reference.columns, reference.target_table, reference.target_columns) == (("parent",), "parents", ("id",))
+    assert {"seen", "definitions, roles and rights"} <= {other["name"].split(".")[-1] for other in manifest.not_covered}
+    assert manifest.database["name"] == world.sql("SELECT current_database()")[0][0]
+    (rows, total) = world.sql(
+        'SELECT count(*), sum(hashtextextended((t.*)::text COLLATE "C", %s)) FROM public.parents t', manifest.seed
+    )[0]
+    assert (parents.rows, parents.fingerprint) == (rows, int(total))
+
+
+def test_settings_ride_along(fresh: Fresh) -> None:
+    archive = take_directly(fresh(THINGS), "things", rows=Settings([b'{"a": 1}\n', b'{"a": 2}\n']))
+
+    assert read_all(archive)["settings"] == b'{"a": 1}\n{"a": 2}\n'
+    assert archive.manifest.settings["rows"] == 2
+
+
+def test_a_row_of_20_megabytes(fresh: Fresh) -> None:
+    world = fresh(
+        "CREATE TABLE public.t (id int PRIMARY KEY, v text); INSERT INTO public.t VALUES (1, 'before'), (3, 'behind');"
+        "INSERT INTO public.t SELECT 2, string_agg(md5(n::text), '') FROM generate_series(1, 625000) n"
+    )
+    archive = take_directly(world, "t")
+
+    (entity,) = archive.manifest.entities
+    assert b"".join(archive.rows(entity)) == copied(world, "SELECT * FROM public.t ORDER BY id")
+    assert len(archive.manifest.numbered("0")) == 3
+
+
+def test_a_role_that_may_only_read_is_enough(fresh: Fresh) -> None:
+    world = fresh("CREATE TABLE public.t (id serial PRIMARY KEY); INSERT INTO public.t DEFAULT VALUES")
+    role = f"reader_{uuid.uuid4().hex[:8]}"
+    world.sql(f"CREATE ROLE {role} LOGIN PASSWORD 'x'; GRANT SELECT ON public.t TO {role}")
+    world.sql(f"GRANT USAGE ON SCHEMA public TO {role}")
+    try:
+        dsn = psycopg.conninfo.make_conninfo(world.resources.platform.dsn)
+        info = psycopg.conninfo.conninfo_to_dict(dsn)
+        address = f"postgresql://{role}:x@{info['host']}:{info['port']}/{info['dbname']}"
+        manifest = take_directly(world, "t", work=Direct(address)).manifest
+    finally:
+        world.sql(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+    assert manifest.entities[0].rows == 1
+    assert manifest.entities[0].sequences == (), "it may not look at the sequence, so nothing is said of it"
+
+
+# --- one moment
+
+
+def elsewhere(world: World, statement: str) -> threading.Thread:
+    """Another session's statement, on a thread: it may have to wait for the backup's locks."""
+    thread = threading.Thread(target=world.sql, args=[statement])
+    thread.start()
+    return thread
+
+
+def waiting(world: World, mode: str) -> Callable[[], bool]:
+    query = "SELECT count(*) FROM pg_locks WHERE mode = %s AND NOT granted AND relation IS NOT NULL"
+    return lambda: world.sql(query, mode)[0][0] > 0
+
+
+TWO = (
+    "CREATE TABLE public.a (id int PRIMARY KEY, v int); CREATE TABLE public.b (id int PRIMARY KEY, v int);"
+    "INSERT INTO public.a SELECT n, 0 FROM generate_series(1, 40000) n;"
+    "INSERT INTO public.b SELECT n, 0 FROM generate_series(1, 1000) n"
+)
+
+
+def test_what_others_write_meanwhile_is_not_in_it(fresh: Fresh) -> None:
+    world = fresh(TWO)
+    want = copied(world, "TABLE public.a"), copied(world, "TABLE public.b")
+    work, told = Direct(world.resources.platform.dsn), []
+
+    def write(rows: int) -> None:
+        told.append(rows)
+        world.sql("INSERT INTO public.a SELECT -n, 1 FROM generate_series(%s::int, %s::int) n", rows, rows + 9)
+        world.sql("INSERT INTO public.b SELECT -n, 1 FROM generate_series(%s::int, %s::int) n", rows, rows + 9)
+        world.sql("UPDATE public.b SET v = v + 1; DELETE FROM public.b WHERE id % 7 = 0")
+        world.sql("UPDATE public.a SET id = id + 100000 WHERE id BETWEEN 39000 AND 39010")
+
+    work.on_progress = write
+    archive = take_directly(world, "a", "b", work=work)
+
+    assert len(told) > 1
+    assert (read_all(archive)["a"], read_all(archive)["b"]) == want
+
+
+def test_a_truncate_that_waits_for_the_backup_lets_it_end(fresh: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the session that counts would wait behind the TRUNCATE, and that for the other session: until a timeout."""
+    world = fresh(TWO)
+    want = copied(world, "TABLE public.b")
+    count, threads = taking._count, []
+
+    def late(*arguments: Any) -> list[tuple[int, int]]:
+        threads.append(elsewhere(world, "TRUNCATE public.b"))
+        wait_until(waiting(world, "AccessExclusiveLock"), 20)
+        return count(*arguments)
+
+    monkeypatch.setattr(taking, "_count", late)
+    archive = take_directly(world, "a", "b")
+    threads[0].join(20)
+
+    assert read_all(archive)["b"] == want
+    assert world.sql("SELECT count(*) FROM public.b") == [(0,)], "it has happened, behind the backup"
+
+
+def test_a_truncate_that_was_first_is_waited_for_and_then_seen(fresh: Fresh) -> None:
+    """A snapshot from before it would find an empty table: TRUNCATE goes past all snapshots."""
+    world, done = fresh(TWO), []
+    with psycopg.connect(world.resources.platform.dsn) as other:
+        other.execute("TRUNCATE public.b")
+        other.execute("INSERT INTO public.b VALUES (1, 1), (2, 2)")
+        thread = threading.Thread(target=lambda: done.append(take_directly(world, "b")))
+        world.resources.catalogs.forget()
+        thread.start()
+        wait_until(waiting(world, "AccessShareLock"), 20)
+        other.commit()
+    thread.join(20)
+
+    assert read_all(done[0])["b"] == b"1\t1\n2\t2\n"
+
+
+def test_a_table_that_changes_its_definition_before_the_lock_ends_it(
+    fresh: Fresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, lock = fresh(THINGS), taking._lock
+
+    def late(*arguments: Any) -> None:
+        monkeypatch.setattr(taking, "_lock", lock)
+        world.sql("ALTER TABLE public.things ADD COLUMN more int")
+        lock(*arguments)
+
+    monkeypatch.setattr(taking, "_lock", late)
+    with pytest.raises(DataOpsError) as caught:
+        take_directly(world, "things")
+
+    assert caught.value.reason == "CATALOG_MOVED"
+
+
+# --- nothing is lost in silence
+
+
+def broken(monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+    """Makes the COPY give something else than the table holds."""
+    copy = taking._copy
+
+    def other(*arguments: Any) -> sql.Composed:
+        text = copy(*arguments).as_string().replace("COPY (", "").replace(") TO STDOUT", "")
+        return sql.SQL("COPY ({}) TO STDOUT").format(sql.SQL(change.format(text)))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(taking, "_copy", other)
+
+
+LOSSES = {
+    "a row is missing": "SELECT * FROM ({}) x OFFSET 1",
+    "all rows are missing": "SELECT * FROM ({}) x LIMIT 0",
+    "a row is there twice": "SELECT * FROM (({0}) UNION ALL ({0} LIMIT 1)) x",
+    "a row stands for another": "SELECT * FROM (({0} LIMIT 4999) UNION ALL ({0} LIMIT 1)) x",
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_stream_that_is_not_the_table_is_no_backup(loss: str, fresh: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = fresh(THINGS)
+    before = set(world.resources.repository.artifact_ids())
+    broken(monkeypatch, LOSSES[loss])
+    with pytest.raises(DataLoss) as caught:
+        take_directly(world, "things")
+
+    assert (caught.value.reason, caught.value.metadata) == ("BACKUP_INCOMPLETE", {"entity": "things"})
+    assert set(world.resources.repository.artifact_ids()) == before
+
+
+def test_a_job_whose_stream_lost_rows_ends_failed(made: Callable[..., World], monkeypatch: pytest.MonkeyPatch) -> None:
+    world = made(THINGS)
+    backups = Backups(world.resources)
+    broken(monkeypatch, LOSSES["a row is missing"])
+    row = backups.create(world.caller, BackupRequest(("things",)), *world.request())
+    world.work()
+
+    row = backups.get(world.caller, row.id)
+    assert (row.status, (row.error or {})["reason"]) == ("FAILED", "BACKUP_INCOMPLETE")
+    assert world.job(row.job_id).state == "FAILED"
+    assert names(storage_of(world), "manifests/") == []
+
+
+def test_a_job_that_failed_in_its_middle_is_tried_again_and_makes_the_one_backup(
+    made: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = made(THINGS)
+    backups = Backups(world.resources)
+
+    def fail(*_arguments: Any) -> None:
+        raise Unavailable("the storage failed", reason="STORAGE_FAILED")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(world.resources.repository), "publish", fail)
+        row = backups.create(world.caller, BackupRequest(("things",)), *world.request())
+        with world.resources.db.transaction() as session:
+            job = session.get(JobRow, row.job_id)
+            assert job is not None
+            job.max_attempts = 1
+        world.work()
+    row = backups.get(world.caller, row.id)
+    assert (row.status, (row.error or {})["reason"]) == ("FAILED", "STORAGE_FAILED")
+    assert len(names(storage_of(world), "segments/")) > 0
+    assert row.job_id is not None
+
+    with world.resources.db.transaction() as session:
+        retry_job(session, row.job_id, intent_id=None, now=world.resources.clock(), handlers=handlers())
+    assert backups.get(world.caller, row.id).status == "PENDING"
+    world.work()
+
+    row = backups.get(world.caller, row.id)
+    assert (row.status, row.error, row.entities[0]["rows"]) == ("COMPLETED", None, 5000)
+    assert row.artifact_id is not None
+    assert {name.split("/")[1] for name in folders(storage_of(world))} == {row.artifact_id.hex}
+
+
+def test_an_index_that_lacks_rows_loses_none(made: Callable[..., World]) -> None:
+    world = made("CREATE TABLE public.t (id int PRIMARY KEY); INSERT INTO public.t SELECT generate_series(1, 500)")
+    ready = (
+        "SET allow_system_table_mods = on; UPDATE pg_index SET indisready = {} WHERE indexrelid = 't_pkey'::regclass"
+    )
+    world.sql(ready.format("false"))
+    world.sql("INSERT INTO public.t SELECT generate_series(501, 1000)")
+    world.sql(ready.format("true"))
+    name = world.sql("SELECT current_database()")[0][0]
+    world.sql(f"ALTER DATABASE {name} SET enable_seqscan = off; ALTER DATABASE {name} SET enable_sort = off")
+    assert world.sql("SELECT count(*) FROM (SELECT id FROM public.t ORDER BY id) t") == [(500,)], "a sick index"
+
+    archive = take_directly(world, "t")
+    assert archive.manifest.entities[0].rows == 1000
+
+
+# --- refusals
+
+
+def test_what_cannot_be_backed_up_is_refused_by_name(fresh: Fresh) -> None:
+    world = fresh("CREATE TABLE public.t (); CREATE TABLE public.u (id int)")
+    for name, error, reason in (
+        ("t", FailedPrecondition, "ENTITY_NOT_BACKED_UP"),
+        ("none", NotFound, "ENTITY_UNKNOWN"),
+    ):
+        with pytest.raises(error) as caught:
+            take_directly(world, name)
+        assert caught.value.reason == reason
+
+
+def test_a_lock_that_cannot_be_had_ends_it_within_seconds_and_leaves_nothing(fresh: Fresh) -> None:
+    world = fresh(THINGS)
+    before = names(storage_of(world))
+    with psycopg.connect(world.resources.platform.dsn) as other:
+        other.execute("LOCK public.things IN ACCESS EXCLUSIVE MODE")
+        begun = time.monotonic()
+        with pytest.raises((psycopg.errors.LockNotAvailable, DataOpsError)):
+            take_directly(world, "things")
+    assert time.monotonic() - begun < 10
+    assert names(storage_of(world)) == before
+
+
+def test_an_interrupt_ends_it_and_nothing_is_published(fresh: Fresh) -> None:
+    class Stop(BaseException):
+        pass
+
+    world = fresh(TWO)
+    before = set(world.resources.repository.artifact_ids())
+    work = Direct(world.resources.platform.dsn)
+
+    def stop(_rows: int) -> None:
+        raise Stop
+
+    work.on_progress = stop
+    with pytest.raises(Stop):
+        take_directly(world, "a", "b", work=work)
+    assert set(world.resources.repository.artifact_ids()) == before
+
+
+# --- records
+
+
+def test_a_backup_of_everything_is_recorded_as_its_manifest_says(world: World) -> None:
+    backups = Backups(world.resources)
+    row = backups.create(world.caller, BackupRequest(name="the first", hold=True), *world.request())
+    world.work()
+    row = backups.get(world.caller, row.id)
+    archive = backups.archive(row)
+
+    assert (row.status, row.name, row.held, row.trigger_type) == ("COMPLETED", "the first", True, "MANUAL")
+    assert row.entity_types == [entity.entity for entity in archive.manifest.entities]
+    assert row.file_size_bytes == sum(entity["size_bytes"] for entity in row.entities) + sum(
+        segment.stored for _, segment in archive.manifest.numbered("settings")
+    )
+    assert archive.manifest.backup_id == row.id
+    assert archive.manifest.requested_by == {
+        "principal_id": str(world.caller.principal_id),
+        "issuer": "tests",
+        "subject": "root",
+    }
+    assert b'"table": "grants"' in read_all(archive)["settings"]
+
+
+def test_a_published_backup_whose_record_was_not_completed_is_not_taken_again_unless_it_is_damaged(
+    made: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = made(THINGS)
+    backups = Backups(world.resources)
+
+    def attempt(row: BackupRow) -> BackupRow:
+        """The job once more, as after the loss of its worker behind `backups.published`."""
+        with world.resources.db.transaction() as session:
+            again = session.get(BackupRow, row.id)
+            assert again is not None
+            again.status, again.manifest_sha256 = "PENDING", None
+            job = world.job(row.job_id)
+            job.state, job.attempt, job.finished_at = "PENDING", 1, None
+            session.merge(job)
+        world.work()
+        return backups.get(world.caller, row.id)
+
+    row = backups.create(world.caller, BackupRequest(("things",)), *world.request())
+    world.work()
+    first = backups.get(world.caller, row.id)
+    again = attempt(first)
+    assert (again.status, again.artifact_id) == ("COMPLETED", first.artifact_id)
+
+    storage = storage_of(world)
+    storage.delete(names(storage, "segments/")[0])
+    again = attempt(first)
+    assert again.status == "COMPLETED"
+    assert again.artifact_id != first.artifact_id
+    assert len(list(world.resources.repository.artifact_ids())) == 1
+    backups.archive(again).require_present()
