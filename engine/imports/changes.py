@@ -10,6 +10,7 @@ from typing import Any
 
 from engine.catalog import Catalog, Entity
 from engine.errors import InvalidRequest
+from engine.exports.query import GUARDED
 from engine.imports.model import ChangeKind, FieldChange, RowChange, RowError, Severity
 from engine.imports.planfile import Plan
 from engine.imports.shown import MASK
@@ -19,8 +20,11 @@ _KINDS = (
     ChangeKind.INSERT, ChangeKind.UPDATE, ChangeKind.DELETE, ChangeKind.UNCHANGED, ChangeKind.SKIP,
 )  # fmt: skip
 
-_RUN = re.compile(r"\s*[=+@|%＝＋－＠]|\s*-(?![0-9.])|['\t\r\n]")
-"""Texts that a spreadsheet may run, or that begin with the mark against it. A minus before a digit is a number."""
+_RUN = re.compile(GUARDED)
+"""Texts that a spreadsheet may run, or that begin with the mark against it."""
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+"""A whole number is none of them, though it begins like one: `-2+3+cmd|…` is none."""
 
 HEADER = "entity,row,kind,key,field,old,new\n"
 
@@ -218,7 +222,7 @@ def _cell(value: str | None) -> str:
     would run gets a `'` before it."""
     if value is None:
         return ""
-    if _RUN.match(value):
+    if _RUN.match(value) and not _NUMBER.fullmatch(value):
         value = "'" + value
     if value == "" or any(c in value for c in ',"\r\n'):
         return '"' + value.replace('"', '""') + '"'
