@@ -21,8 +21,8 @@ from engine.crypto.sealing import MAX_PART_BYTES, PartIdentity
 BLOCK_BYTES = MAX_PART_BYTES - (64 << 10)
 """Of a stream, in one segment: what zstd cannot compress grows by less than 1/256, and still fits into a part."""
 
-LEVEL = 3
-"""Of zstd."""
+LEVEL = 2
+"""Of zstd: of 227 MB of users 64.2 MB in 0.71 s; level 1 67.7 MB in 0.51 s, level 3 64.9 MB in 0.96 s."""
 
 UNDER_WAY = 2
 """Blocks that are compressed and stored at once, each on a thread: 50 MB with the one that is filled."""
