@@ -12,13 +12,24 @@ from dataops_client.errors import JobFailed
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "errors.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
-OF_JOBS = ("Catalog", "Imports", "Jobs", "Platform database")
+OF_JOBS = (
+    "Catalog",
+    "Imports",
+    "Backups",
+    "Restores",
+    "Comparing and extracting",
+    "Jobs",
+    "Platform database",
+)
 BY_CALL_ALONE = {
     "JOB_UNKNOWN",
     "JOB_NOT_RETRYABLE",
     "SEQUENCE_UNKNOWN",
     "REPORT_PART_BEING_MADE",
     "REPORT_PART_MISSING",
+    "BACKUP_UNKNOWN",
+    "RESTORE_UNKNOWN",
+    "APPROVAL_BY_ANOTHER",
     "PLATFORM_ROLE_UNKNOWN",  # of dataops-admin
 }
 EXITS = {
