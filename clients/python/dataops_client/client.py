@@ -4,8 +4,10 @@
         planned = dataops.plan_import(Path("users.csv"), "users")
         done = dataops.apply_import(planned)
         dataops.export_to(Path("copy.csv"), ["users"])
+        dataops.create_backup(["users"])
 
-Catalog and connection stand here; what is about jobs, imports and exports in the modules of those names.
+Catalog and connection stand here; what is about jobs, imports, exports, backups and restores stands in the modules of
+those names.
 Every call raises `dataops_client.errors`; the stubs stand beside it as attributes for what has no method here.
 """
 
@@ -20,35 +22,40 @@ import grpc
 from dataops.v1 import (
     access_pb2_grpc,
     audit_pb2_grpc,
+    backups_pb2_grpc,
     catalog_pb2,
     catalog_pb2_grpc,
     exports_pb2_grpc,
     imports_pb2_grpc,
     jobs_pb2_grpc,
+    restores_pb2_grpc,
     uploads_pb2_grpc,
 )
 
+from dataops_client.backups import BackupCalls
 from dataops_client.channel import Token, open_channel
 from dataops_client.errors import typed_errors
 from dataops_client.exports import ExportCalls
-from dataops_client.imports import ImportCalls
 from dataops_client.jobs import OnEvent
 from dataops_client.paging import pages
+from dataops_client.restores import RestoreCalls
 
 __all__ = ["DataOps", "OnEvent"]
 
 
-class DataOps(ImportCalls, ExportCalls):
+class DataOps(ExportCalls, BackupCalls, RestoreCalls):
     """A connection to one server. Safe for many threads; close it when done."""
 
     def __init__(self, channel: grpc.Channel) -> None:
         self._channel = channel
         self.access = access_pb2_grpc.AccessServiceStub(channel)
         self.audit = audit_pb2_grpc.AuditServiceStub(channel)
+        self.backups = backups_pb2_grpc.BackupServiceStub(channel)
         self.catalog = catalog_pb2_grpc.CatalogServiceStub(channel)
         self.exports = exports_pb2_grpc.ExportServiceStub(channel)
         self.imports = imports_pb2_grpc.ImportServiceStub(channel)
         self.jobs = jobs_pb2_grpc.JobServiceStub(channel)
+        self.restores = restores_pb2_grpc.RestoreServiceStub(channel)
         self.uploads = uploads_pb2_grpc.UploadServiceStub(channel)
 
     @classmethod
