@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from dataops.v1 import catalog_pb2, common_pb2, imports_pb2, jobs_pb2
+from dataops.v1 import backups_pb2, catalog_pb2, common_pb2, imports_pb2, jobs_pb2, restores_pb2
 from dataops_client import DataOps
 from dataops_client.channel import open_channel
 
 from tests.clients import fake_server
 from tests.clients.fake_server import FakeServer
 from tests.clients.fake_world import DIGEST, EXPORT_ID, IMPORT_ID, JOB_ID, TOKEN, World
-from tests.clients.plans import plan_replace
+from tests.clients.plans import make_backup, plan_replace, plan_restore
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +73,7 @@ def configured(stack_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             progress=common_pb2.Progress(stage="copy", rows_done=1500, rows_estimated=3000, rows_per_second=800),
         ),
         jobs_pb2.JobEvent(
-            job_id=JOB_ID, sequence=3, notice=common_pb2.Notice(code="NOT_BACKED_UP", message="no backup")
+            job_id=JOB_ID, sequence=3, notice=common_pb2.Notice(code="CHECKED_AT_APPLY", message="one check is left")
         ),
     ]
     world.imported = imports_pb2.Import(
@@ -111,3 +111,15 @@ def users_csv(tmp_path: Path) -> Path:
 def planned(world: World, configured: None) -> imports_pb2.Import:
     """The planned import is a REPLACE of which nearly everything must be said."""
     return plan_replace(world)
+
+
+@pytest.fixture
+def backup(world: World, configured: None) -> backups_pb2.Backup:
+    """A complete backup, proven and not wholly so."""
+    return make_backup(world)
+
+
+@pytest.fixture
+def restore(backup: backups_pb2.Backup, world: World) -> restores_pb2.Restore:
+    """The restore to it is planned, and nearly everything must be said of its plan."""
+    return plan_restore(world)

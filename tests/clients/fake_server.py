@@ -13,8 +13,17 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from dataops.v1 import catalog_pb2_grpc, exports_pb2_grpc, imports_pb2_grpc, jobs_pb2_grpc, uploads_pb2_grpc
+from dataops.v1 import (
+    backups_pb2_grpc,
+    catalog_pb2_grpc,
+    exports_pb2_grpc,
+    imports_pb2_grpc,
+    jobs_pb2_grpc,
+    restores_pb2_grpc,
+    uploads_pb2_grpc,
+)
 
+from tests.clients.fake_backups import Backups, Restores
 from tests.clients.fake_services import Catalog, Exports, Imports, Jobs, Uploads
 from tests.clients.fake_world import PART, TOKEN, World, refuse
 
@@ -54,6 +63,8 @@ def serve(world: World, key: bytes, certificate: bytes) -> Iterator[FakeServer]:
     jobs_pb2_grpc.add_JobServiceServicer_to_server(Jobs(world), server)  # type: ignore[abstract]
     imports_pb2_grpc.add_ImportServiceServicer_to_server(Imports(world), server)  # type: ignore[abstract]
     catalog_pb2_grpc.add_CatalogServiceServicer_to_server(Catalog(world), server)
+    backups_pb2_grpc.add_BackupServiceServicer_to_server(Backups(world), server)
+    restores_pb2_grpc.add_RestoreServiceServicer_to_server(Restores(world), server)
     credentials = grpc.ssl_server_credentials([(key, certificate)])
     port = server.add_secure_port("127.0.0.1:0", credentials)
     server.start()

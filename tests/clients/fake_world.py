@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn, TypeVar
 
 import grpc
-from dataops.v1 import catalog_pb2, exports_pb2, imports_pb2, jobs_pb2, uploads_pb2
+from dataops.v1 import backups_pb2, catalog_pb2, exports_pb2, imports_pb2, jobs_pb2, restores_pb2, uploads_pb2
 from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
@@ -17,6 +17,8 @@ JOB_ID = "0197a000-0000-7000-8000-00000000000b"
 IMPORT_ID = "0197a000-0000-7000-8000-00000000000c"
 EXPORT_ID = "0197a000-0000-7000-8000-00000000000d"
 OTHER_JOB_ID = "0197a000-0000-7000-8000-00000000000e"
+BACKUP_ID = "0197a000-0000-7000-8000-00000000000f"
+RESTORE_ID = "0197a000-0000-7000-8000-000000000010"
 DIGEST = bytes(range(32))
 
 _Item = TypeVar("_Item")
@@ -111,6 +113,14 @@ class World:
     asked: list[Message] = field(default_factory=list)
     """Requests of lists, as they came."""
     applied_with: list[imports_pb2.ApplyImportRequest] = field(default_factory=list)
+    backup: backups_pb2.Backup = field(default_factory=backups_pb2.Backup)
+    differences: list[backups_pb2.BackupDifference] = field(default_factory=list)
+    difference_counts: list[backups_pb2.EntityDifference] = field(default_factory=list)
+    restore: restores_pb2.Restore = field(default_factory=restores_pb2.Restore)
+    losses: list[restores_pb2.RestoreLoss] = field(default_factory=list)
+    needs_approval: bool = False
+    started: list[Message] = field(default_factory=list)
+    """Requests about backups and restores that start or change something, as they came."""
     user_agents: set[str] = field(default_factory=set)
     unavailable_calls: int = 0
 

@@ -195,7 +195,7 @@ def test_an_import_with_yes_applies_the_plan_it_was_given(users_csv: Path, world
     assert "inserted      1,200" in captured.out
     assert "upload: 25 B of 25 B" in captured.err
     assert "copy: 1,500 of 3,000 rows · 800 rows/s" in captured.err
-    assert "NOT_BACKED_UP: no backup" in captured.err
+    assert "CHECKED_AT_APPLY: one check is left" in captured.err
 
 
 def test_an_import_that_nobody_can_confirm_changes_nothing_and_says_so(users_csv: Path, world: World, capsys):

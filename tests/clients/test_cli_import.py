@@ -47,7 +47,7 @@ locks     tokens: others read and write on; whoever writes one of these rows wai
 assigned  users.id, users.created_at by the database when it is applied
 deletes   their number must be repeated: 1234
 expires   2026-11-27 02:30 UTC
-notice    ! NOT_BACKED_UP: no backup
+notice    ! CHECKED_AT_APPLY: one check
 notice    LOOKED_UP: 3 references
 
 some of the changes:

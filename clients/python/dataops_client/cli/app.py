@@ -11,7 +11,19 @@ import typer
 from typer.core import TyperGroup
 
 from dataops_client import cli
-from dataops_client.cli import access, catalog, exits, exporting, exports, importing, imports, jobs, uploads
+from dataops_client.cli import (
+    access,
+    backup,
+    catalog,
+    exits,
+    exporting,
+    exports,
+    importing,
+    imports,
+    jobs,
+    restore,
+    uploads,
+)
 from dataops_client.cli import output as out
 from dataops_client.cli.failures import lines_of
 from dataops_client.cli.settings import Settings, SettingsError
@@ -53,7 +65,7 @@ def _epilog(text: str) -> str:
 app = typer.Typer(
     cls=_Reporting,
     no_args_is_help=True,
-    help="Governed export and import of a platform's data.",
+    help="Governed export, import, backup and restore of a platform's data.",
     epilog=_epilog(cli.__doc__ or ""),
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -64,6 +76,8 @@ app.add_typer(imports.group, name="imports", help="Look at imports, apply or can
 app.add_typer(uploads.group, name="uploads", help="Look at uploads, end them.")
 app.command("export")(exporting.export)
 app.add_typer(exports.group, name="exports", help="Look at exports, download, cancel or delete them.")
+app.add_typer(backup.group, name="backup", help="Make backups, look at them, prove them, take rows out of them.")
+app.add_typer(restore.group, name="restore", help="Go back to a backup: plan it, confirm it, follow it.")
 app.add_typer(jobs.group, name="jobs", help="Look at jobs, follow, cancel or retry them.")
 app.command("whoami")(access.whoami)
 

@@ -21,7 +21,10 @@ _OPTIONS = {
     "confirmed_deletes": "--confirm-deletes N",
     "error_budget": "--error-budget N",
     "key_fields": "--key FIELD,FIELD",
+    "confirmation_phrase": "--phrase TEXT",
     "max_deletes": "--max-deletes N",
+    "max_losses": "--max-losses N",
+    "renames": "--rename ENTITY.OLD=NEW",
     "undo_formula_guard": "--undo-formula-guard",
 }
 _OPTION = re.compile(rf"(?<!['\w.])(?:{'|'.join(_OPTIONS)})(?!['\w])")
@@ -33,6 +36,8 @@ _HINTS = {
     "ERROR_BUDGET_EXCEEDED": "--error-budget N bears more",
 }
 _ONE_COLUMN = re.compile(r"the column '[^']*?(;|\||\\t)[^']*'")
+_GROUPS = {"imports": "imports", "exports": "exports", "backups": "backup", "restores": "restore"}
+"""The commands that show a resource."""
 _OF_ROWS = frozenset({"ERROR_BUDGET_EXCEEDED", "KEY_UNREADABLE", "TOO_MANY_ERRORS"})
 """Reasons that single rows are behind, which ListImportErrors names."""
 
@@ -63,7 +68,7 @@ def _where(error: JobFailed) -> str:
     if of_import and error.reason == "ROW_REFUSED":
         steps.append("with --on-refused skip such rows are found, listed and left out")
     if not steps:
-        shown = f"{kind} show {resource_id}" if kind in ("imports", "exports") else f"jobs show {job_id}"
+        shown = f"{_GROUPS[kind]} show {resource_id}" if kind in _GROUPS else f"jobs show {job_id}"
         steps.append(f"dataops {shown} shows it")
     return f"{named}: {', '.join(steps)}"
 

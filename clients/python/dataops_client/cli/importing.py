@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import typer
 from dataops_client.cli import exits
 from dataops_client.cli import import_options as options
 from dataops_client.cli import output as out
+from dataops_client.cli.asking import agreed, ask, can_ask
 from dataops_client.cli.course import Course, on_course
 from dataops_client.cli.options import JsonOption, Output, OutputOption, QuietOption, ReasonOption, wants_json
 from dataops_client.cli.plain import enum_word, plain, size_text
@@ -204,26 +204,20 @@ def _agreed(client: DataOps, planned: imports_pb2.Import, manner: Manner, course
             out.complain(f"not applied: the plan deletes {deletes} rows; it needs --confirm-deletes {deletes}")
             return False
         return True
-    if manner.as_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if manner.as_json or not can_ask():
         return False
     _show_once(client, planned, course)
     if needed and said is None:
         return _typed_the_number(deletes)
-    return _ask("Apply this plan? [y/N]").lower() in ("y", "yes")
+    return agreed("Apply this plan?")
 
 
 def _typed_the_number(deletes: int) -> bool:
-    answer = _ask(f"The plan deletes {deletes:,} rows. To apply it, type the number of deletes:")
+    answer = ask(f"The plan deletes {deletes:,} rows. To apply it, type the number of deletes:")
     if answer.replace(",", "") == str(deletes):
         return True
     out.complain(f"not applied: found {answer!r}, expected {deletes}")
     return False
-
-
-def _ask(question: str) -> str:
-    """A line from the terminal; empty at its end. Not click's prompt, which takes Ctrl-C for no answer."""
-    print(f"\n{question}", end=" ", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip()
 
 
 def show_end(client: DataOps, done: imports_pb2.Import, manner: Manner, course: Course) -> None:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 from dataops_client.cli import output as out
 from dataops_client.cli.plain import enum_word
+from dataops_client.cli.rows import fields_text, key_text
 
 if TYPE_CHECKING:
     from dataops.v1 import common_pb2, imports_pb2
     from google.protobuf.duration_pb2 import Duration
+    from google.protobuf.timestamp_pb2 import Timestamp
 
     from dataops_client.client import DataOps
 
@@ -22,7 +24,6 @@ ALARM_ROWS = 20
 """A field that changes in every one of more updated rows than this is probably filled by the wrong column."""
 
 _COUNTS = ("inserts", "updates", "unchanged", "deletes", "skips", "failed")
-_LONGEST = 60
 
 _LOCKS = {
     "ROWS": "others read and write on; whoever writes one of these rows waits",
@@ -86,8 +87,8 @@ def show_plan(planned: imports_pb2.Import) -> None:
             ("assigned", _assigned(plan)),
             ("deletes", _confirmation(plan)),
             ("approval", "another person must approve it first" if plan.approval_needed else ""),
-            ("expires", plan.expires_at.ToDatetime().strftime("%Y-%m-%d %H:%M UTC") if plan.expires_at.seconds else ""),
-            *(("notice", f"{_mark(notice)}{notice.code}: {notice.message}") for notice in plan.notices),
+            ("expires", minute(plan.expires_at)),
+            *(("notice", notice_line(notice)) for notice in plan.notices),
         ]
     )
 
@@ -101,8 +102,8 @@ def show_changes(changes: Iterable[imports_pb2.ImportChange], *, cut: bool = Fal
                 change.row or "",
                 enum_word(change, "kind"),
                 change.entity,
-                ", ".join(_text(key.value if key.HasField("value") else None, cut) for key in change.key),
-                _fields(change, cut),
+                key_text(change.key, cut=cut),
+                fields_text(change, cut=cut),
             )
             for change in changes
         ),
@@ -186,8 +187,15 @@ def _confirmation(plan: imports_pb2.PlanSummary) -> str:
     return f"their number must be repeated: {plan.counts.deletes}"
 
 
-def _mark(notice: common_pb2.Notice) -> str:
-    return "! " if enum_word(notice, "severity") == "WARNING" else ""
+def minute(moment: Timestamp) -> str:
+    """A time as people write it; empty where there is none."""
+    return moment.ToDatetime().strftime("%Y-%m-%d %H:%M UTC") if moment.seconds else ""
+
+
+def notice_line(notice: common_pb2.Notice) -> str:
+    """Code and sentence, with a mark where it should be read before going on."""
+    mark = "! " if enum_word(notice, "severity") == "WARNING" else ""
+    return f"{mark}{notice.code}: {notice.message}"
 
 
 def _sample(client: DataOps, planned: imports_pb2.Import) -> Iterator[imports_pb2.ImportChange]:
@@ -212,32 +220,3 @@ def _sample(client: DataOps, planned: imports_pb2.Import) -> Iterator[imports_pb
             left -= share
     except NotBuilt:  # an older server: its plan has no rows to show
         return
-
-
-def _fields(change: imports_pb2.ImportChange, cut: bool) -> str:
-    from dataops.v1 import imports_pb2
-
-    shown = list(change.fields[:6] if cut else change.fields)
-    parts = []
-    for field in shown:
-        old = _text(field.old if field.HasField("old") else None, cut)
-        new = _text(field.new if field.HasField("new") else None, cut)
-        if field.masked:
-            parts.append(f"{field.name}: (secret)")
-        elif change.kind == imports_pb2.CHANGE_KIND_INSERT:
-            parts.append(f"{field.name} = {new}")
-        elif change.kind == imports_pb2.CHANGE_KIND_DELETE:
-            parts.append(f"{field.name} = {old}")
-        else:
-            parts.append(f"{field.name}: {old} -> {new}")
-    more = len(change.fields) - len(shown)
-    return ", ".join(parts) + (f", and {more} more" if more else "")
-
-
-def _text(value: str | None, cut: bool) -> str:
-    """NULL, and texts that could be taken for it or for nothing in quotes."""
-    if value is None:
-        return "NULL"
-    if value == "" or value == "NULL" or value != value.strip():
-        return f"'{value}'"
-    return f"{value[:_LONGEST]}…" if cut and len(value) > _LONGEST else value
