@@ -19,9 +19,10 @@ from engine.backups.opening import wrong_state
 from engine.backups.record import new_backup
 from engine.backups.states import GOOD, BackupStatus, move
 from engine.backups.take import entities_of, not_backed_up
+from engine.backups.verify import condemns
 from engine.catalog import Catalog, Entity
 from engine.db.models import BackupDiffRow, BackupRow, BackupVerificationRow, JobRow, RestoreRow
-from engine.errors import FailedPrecondition, NotBuilt, NotFound
+from engine.errors import DataOpsError, FailedPrecondition, NotBuilt, NotFound
 from engine.imports.changes import PlanView
 from engine.imports.model import ChangeKind, RowChange
 from engine.imports.planfile import Plan
@@ -105,15 +106,19 @@ class Backups:
         self, caller: Caller, backup_id: uuid.UUID, level: VerifyLevel, request_id: str, body_sha256: bytes
     ) -> uuid.UUID:
         """Puts a verification into the queue; its job. The manifest is opened at the call, so that a missing or wrong
-        key is told before anything starts.
+        key is told before anything starts; what else is wrong with it is the job's to find and to remember.
 
         Raises:
-            NotFound: BACKUP_UNKNOWN, BACKUP_GONE; FailedPrecondition: BACKUP_STATE, KEY_UNKNOWN;
-            DataLoss: KEY_WRONG, BACKUP_DAMAGED; PermissionDenied; AlreadyExists: REQUEST_ID_REUSED.
+            NotFound: BACKUP_UNKNOWN; FailedPrecondition: BACKUP_STATE, KEY_UNKNOWN; DataLoss: KEY_WRONG;
+            PermissionDenied; AlreadyExists: REQUEST_ID_REUSED.
         """
         row = self.get(caller, backup_id)
         _require(caller, "backups.verify", row)
-        self.archive(row)
+        try:
+            self.archive(row)
+        except DataOpsError as error:
+            if error.reason == "KEY_WRONG" or not condemns(error):
+                raise
         now = self._resources.clock()
         with self._resources.db.transaction() as session:
 

@@ -8,13 +8,14 @@ from typing import Any
 
 from psycopg import sql
 
+from engine.access import Caller
 from engine.artifacts import ArtifactKind
 from engine.backups.archive import Archive
 from engine.backups.compare import Compared, Look, compare_all
 from engine.backups.model import BackupRequest
 from engine.backups.service import Backups
 from engine.backups.staging import stage, staged_table
-from engine.db.models import BackupRow
+from engine.db.models import BackupRow, RoleRow
 from engine.db.platform import Connection
 from engine.ids import new_id
 from engine.imports.changes import PlanView
@@ -58,6 +59,14 @@ def back_up(world: World, *entities: str) -> BackupRow:
     row = backups.get(world.caller, row.id)
     assert row.status == "COMPLETED", row.error
     return row
+
+
+def caller_with(world: World, *permissions: str) -> Caller:
+    """A caller of a role of its own."""
+    name = f"role-{new_id()}"
+    with world.resources.db.transaction() as session:
+        session.add(RoleRow(name=name, permissions=[*permissions], updated_at=world.resources.clock()))
+    return world.caller_with(name, name)
 
 
 def archive_of(world: World, row: BackupRow) -> Archive:
