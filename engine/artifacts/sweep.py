@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,6 +15,7 @@ from engine.artifacts.parts import PREFIX
 from engine.clock import Clock
 from engine.db.database import Database
 from engine.db.models import ArtifactPartRow, ArtifactRow, JobRow
+from engine.pace import Pace
 from engine.storage import Storage, StoredObject
 
 ORPHAN_GRACE = timedelta(hours=1)
@@ -23,12 +23,6 @@ ORPHAN_GRACE = timedelta(hours=1)
 
 LIVE_JOB = ("PENDING", "RUNNING", "CANCEL_REQUESTED")
 BATCH = 500
-
-SCAN_SHARE = 20
-"""A scan for orphans waits 20 times what the last one took: a store of a million parts is not listed every minute."""
-
-SCAN_FREE = 1.0
-"""Seconds a scan may take without being thinned out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +41,7 @@ class Sweeper:
 
     def __init__(self, db: Database, storage: Storage, clock: Clock) -> None:
         self._db, self._storage, self._clock = db, storage, clock
-        self._next_scan = 0.0
+        self._scans = Pace()
 
     def sweep(self) -> SweepResult:
         now = self._clock()
@@ -58,11 +52,10 @@ class Sweeper:
         for artifact_id in self._marked():
             objects += self.purge(artifact_id)
             artifacts += 1
-        orphans, begun = 0, time.monotonic()
-        if begun >= self._next_scan:
+        orphans = 0
+        if self._scans.due():
             orphans = self._delete_orphans(now)
-            ended = time.monotonic()
-            self._next_scan = ended + SCAN_SHARE * (ended - begun) if ended - begun > SCAN_FREE else 0.0
+            self._scans.done()
         return SweepResult(expired, of_ended_jobs, artifacts, objects, orphans)
 
     def purge(self, artifact_id: UUID) -> int:

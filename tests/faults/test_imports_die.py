@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, text
 
-from engine.db.models import ArtifactPartRow, ArtifactRow
+from engine.backups.sweep import BackupSweeper
+from engine.db.models import ArtifactPartRow, ArtifactRow, BackupRow
 from engine.jobs.registry import handlers
 from engine.jobs.runner import Runner
 from tests.engine.jobs.kit import wait_until
@@ -48,12 +49,16 @@ def finish(world: World, job_id: uuid.UUID | None) -> None:
 
 
 def left_over(world: World) -> tuple[int, int]:
-    """After a sweep: artifacts that are still a job's, and stored objects that no row names."""
+    """After the sweeps: artifacts that are still a job's, and objects that no row and no good backup names."""
     world.resources.artifacts.sweep()
+    BackupSweeper(world.resources).sweep(world.resources.clock())
     with world.resources.db.transaction() as session:
         owned = session.scalars(select(ArtifactRow).where(ArtifactRow.owner_type == "job")).all()
         named = set(session.scalars(select(ArtifactPartRow.name)))
-    stored = {p.name for p in Path(world.resources.settings.artifacts).rglob("*") if p.is_file()}
+        good = session.scalars(select(BackupRow.artifact_id).where(BackupRow.status == "COMPLETED"))
+        backed = [artifact_id.hex for artifact_id in good if artifact_id is not None]
+    files = (p for p in Path(world.resources.settings.artifacts).rglob("*") if p.is_file())
+    stored = {p.name for p in files if p.parent.name not in backed}
     return len(owned), len([name for name in stored if not any(name in known for known in named)])
 
 

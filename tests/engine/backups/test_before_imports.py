@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
+from typing import Any
 
 import psycopg
 import pytest
@@ -11,6 +13,7 @@ from engine.backups import take as taking
 from engine.backups.service import Backups, in_use
 from engine.db.models import BackupRow
 from engine.errors import DataLoss, FailedPrecondition
+from engine.imports.apply import Applier
 from tests.engine.backups.bench import copied, read_all, records
 from tests.world import World
 
@@ -94,13 +97,19 @@ def test_it_cannot_be_deleted_while_the_import_that_it_is_for_has_not_ended(
 ) -> None:
     backups, seen = Backups(things.resources), []
 
-    def look(*_arguments: object) -> None:
+    def look() -> None:
         (backup,) = records(things)
         with pytest.raises(FailedPrecondition) as caught:
             backups.delete(things.caller, backup.id)
         seen.append((backup.status, caught.value.reason))
 
-    monkeypatch.setattr("engine.imports.apply.Applier.apply", lambda *a, real=_applied(): (look(), real(*a))[1])
+    apply = Applier.apply
+
+    def looked_at(self: Applier, backup_id: uuid.UUID) -> dict[str, Any]:
+        look()
+        return apply(self, backup_id)
+
+    monkeypatch.setattr(Applier, "apply", looked_at)
     row = things.load("things", FILE, import_type="UPSERT")
 
     assert (row.status, seen) == ("COMPLETED", [("COMPLETED", "BACKUP_IN_USE")])
@@ -108,12 +117,6 @@ def test_it_cannot_be_deleted_while_the_import_that_it_is_for_has_not_ended(
     assert not _in_use(things, backup)
     assert backups.delete(things.caller, backup.id).status == "DELETED"
     assert list(things.resources.repository.artifact_ids()) == []
-
-
-def _applied() -> Callable[..., dict]:
-    from engine.imports.apply import Applier
-
-    return Applier.apply
 
 
 def _in_use(world: World, row: BackupRow) -> str:

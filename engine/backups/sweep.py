@@ -1,0 +1,123 @@
+"""Deleting what backups leave: attempts that came to nothing, safety backups past their time, objects without a record.
+
+Backups that somebody asked for, or a schedule, are not removed by this release: `expires_at` only tells when they may.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+from sqlalchemy import exists, select
+from sqlalchemy.orm import Session
+
+from engine.backups.model import Trigger
+from engine.backups.record import LOST
+from engine.backups.service import in_use, remove
+from engine.backups.states import GOOD, BackupStatus, fail, move
+from engine.db.models import BackupRow, JobRow
+from engine.errors import DataOpsError
+from engine.jobs.model import FINISHED
+from engine.pace import Pace
+from engine.resources import Resources
+
+S = BackupStatus
+
+SAFETY = (Trigger.PRE_IMPORT.value, Trigger.PRE_RESTORE.value)
+BATCH = 100
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SweepResult:
+    """What one sweep did: records of dead attempts, safety backups that expired, backups and attempts whose bytes are
+    gone, and artifacts without a record."""
+
+    lost: int = 0
+    expired: int = 0
+    removed: int = 0
+    orphans: int = 0
+
+
+class BackupSweeper:
+    """May run in several processes at once and be killed anywhere: every step can be repeated."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+        self._scans = Pace()
+
+    def sweep(self, now: datetime) -> SweepResult:
+        """Raises: what the storage raised first; the rest was done all the same."""
+        db, repository = self._resources.db, self._resources.repository
+        with db.transaction() as session:
+            lost = _fail_lost(session, now)
+        with db.transaction() as session:
+            expired = _expire(session, now)
+        removed, failure = _each(self._useless(), lambda backup_id: remove(self._resources, backup_id))
+        orphans: list[uuid.UUID] = []
+        if self._scans.due():
+            orphans = repository.orphans(now, self._recorded)
+            _, failed = _each(orphans, repository.delete)
+            failure = failure or failed
+            self._scans.done()
+        if orphans:
+            log.info("backup_orphans_deleted", artifacts=[str(artifact_id) for artifact_id in orphans])
+        if failure is not None:
+            raise failure
+        return SweepResult(lost, expired, removed, len(orphans))
+
+    def _useless(self) -> list[uuid.UUID]:
+        """Records that ended without use, or are past it, of which there may be objects."""
+        query = select(BackupRow.id).where(BackupRow.artifact_id.is_not(None))
+        with self._resources.db.transaction() as session:
+            return list(session.scalars(query.where(BackupRow.status.not_in([*GOOD, S.PENDING]))))
+
+    def _recorded(self) -> frozenset[uuid.UUID]:
+        """The artifacts of all records, good ones too: a manifest that was lost must never cost its segments."""
+        with self._resources.db.transaction() as session:
+            found = session.scalars(select(BackupRow.artifact_id).where(BackupRow.artifact_id.is_not(None)))
+            return frozenset(artifact_id for artifact_id in found if artifact_id is not None)
+
+
+def _fail_lost(session: Session, now: datetime) -> int:
+    """Records that nobody works on any more: their job has ended, and did not get to say so."""
+    live = exists().where(JobRow.id == BackupRow.job_id, JobRow.state.not_in(FINISHED))
+    query = select(BackupRow).where(BackupRow.status == S.PENDING.value, ~live)
+    rows = list(session.scalars(query.with_for_update(skip_locked=True).limit(BATCH)))
+    for row in rows:
+        fail(row, LOST, now)
+    return len(rows)
+
+
+def _expire(session: Session, now: datetime) -> int:
+    """Safety backups past their time which nothing needs."""
+    expired = 0
+    query = select(BackupRow).where(
+        BackupRow.status.in_(GOOD),
+        BackupRow.trigger_type.in_(SAFETY),
+        BackupRow.expires_at < now,
+        BackupRow.held.is_(False),
+    )
+    query = query.order_by(BackupRow.expires_at).with_for_update(skip_locked=True)
+    for row in session.scalars(query.limit(BATCH)):
+        if not in_use(session, row):
+            move(row, S.EXPIRED, now)
+            expired += 1
+    return expired
+
+
+def _each(items: list[uuid.UUID], act: Callable[[uuid.UUID], object]) -> tuple[int, DataOpsError | None]:
+    """`act` on each; one that fails keeps no other from its turn. How many went well, and the first failure."""
+    done, failure = 0, None
+    for item in items:
+        try:
+            act(item)
+        except DataOpsError as error:
+            failure = failure or error
+        else:
+            done += 1
+    return done, failure
