@@ -87,7 +87,6 @@ class RestorePlanner:
 
             with resources.db.transaction() as session:
                 artifact_id = resources.artifacts.create(session, ArtifactKind.DIFFERENCES, "job", run.job.id)
-            run.stage("COMPARE", rows=sum(f.backed.rows for f in fits))
             totals: dict[str, tuple[int, int]] = {}
 
             staged: dict[str, Temp] = {}

@@ -1,6 +1,7 @@
 """``make bench``: ours beside what people would use instead, in one run, with peak memory; writes build/bench.json.
 
-Imports and exports of users stand beside psql's ``\\copy`` of the same rows, transfers beside a bare echo. Every round
+Imports and exports of users stand beside psql's ``\\copy`` of the same rows, backups beside pg_dump, restores beside
+pg_restore, transfers beside a bare echo. Every round
 works on fresh copies of two databases: one that holds as many other users as the file has rows, one that holds none.
 The reference and ours alternate, on one durable PostgreSQL, so that what slows one down slows the other too.
 """
@@ -13,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 
 from dataops.v1 import common_pb2, imports_pb2, jobs_pb2
 from dataops_client.client import DataOps
@@ -73,6 +75,19 @@ class Bench:
             with self._timed("export_json", ours=False):
                 self._psql(dsn, f"\\copy ({_JSON}) to '{out}'")
             out.unlink()
+            self._dump_and_restore(dsn)
+
+    def _dump_and_restore(self, dsn: str) -> None:
+        """What a backup and a restore of the same table cost by PostgreSQL's own tools, into a database without it."""
+        dump = self.folder / "dump"
+        with self._timed("backup", ours=False):
+            self._tool("pg_dump", "-Fc", "-t", "public.users", "-f", str(dump), dsn)
+        self.results.note("backup_size", dump.stat().st_size / 1e6, ours=False)
+        with self._copy_of("empty", "restored") as empty:
+            self._psql(empty, "DROP TABLE public.users CASCADE")
+            with self._timed("restore", ours=False):
+                self._tool("pg_restore", "--single-transaction", "-d", empty, str(dump))
+        dump.unlink()
 
     def _ours(self, dsn: str, base: str) -> None:
         """The same through upload, plan, apply; and export, download."""
@@ -82,9 +97,9 @@ class Bench:
         with stack, stack.client() as client:
             for part in stack.programs:
                 forget_peak(part.pid)
-            with self._timed(f"import_{base}", ours=True):
-                self._import(client)
+            self._import(client, base)
             if base == "filled":
+                self._back_up_and_restore(client)
                 for name, file_format in (("csv", common_pb2.FILE_FORMAT_CSV), ("json", common_pb2.FILE_FORMAT_JSON)):
                     out = self.folder / f"ours.{name}"
                     with self._timed(f"export_{name}", ours=True):
@@ -93,32 +108,62 @@ class Bench:
             for part in stack.programs:
                 self.results.note_peak(part.name, peak_megabytes(part.pid))
 
-    def _import(self, client: DataOps) -> None:
+    def _import(self, client: DataOps, base: str) -> None:
+        """Upload to committed; the backup that every import takes first is told beside it."""
         stages = _Stages()
+        self._checkpoint()
+        began = monotonic()
         done = client.plan_import(
             self.file, "users", options=imports_pb2.ImportOptions(auto_apply=True), on_event=stages
         )
+        seconds = monotonic() - began
         if done.status != imports_pb2.IMPORT_STATUS_COMPLETED or done.report.inserted != self.rows:
             raise RuntimeError(f"import came to {done.status} with {done.report.inserted} of {self.rows} rows")
+        backup = stages.seconds("BACKUP")
+        self.results.note(f"import_{base}", seconds - backup, ours=True)
+        if base == "filled":
+            self.results.note("pre_import_backup", backup, ours=True)
         stages.print()
+
+    def _back_up_and_restore(self, client: DataOps) -> None:
+        """Request to COMPLETED; a confirmed restore without the backup that it takes first."""
+        with self._timed("backup", ours=True):
+            backup = client.create_backup(["users"])
+        self.results.note("backup_size", backup.file_size_bytes / 1e6, ours=True)
+        planned = client.create_restore(backup.backup_id)
+        stages = _Stages()
+        self._checkpoint()
+        began = monotonic()
+        client.confirm_restore(planned, planned.plan.confirmation_phrase, on_event=stages)
+        seconds = monotonic() - began
+        taken = stages.seconds("BACKUP")
+        self.results.note("restore", seconds - taken, ours=True)
+        self.results.note("pre_restore_backup", taken, ours=True)
+        stages.print()
+
+    def _checkpoint(self) -> None:
+        with self.postgres.connect() as connection:
+            connection.execute("CHECKPOINT")
 
     @contextmanager
     def _timed(self, name: str, *, ours: bool) -> Iterator[None]:
-        with self.postgres.connect() as connection:
-            connection.execute("CHECKPOINT")
+        self._checkpoint()
         with self.results.timed(name, ours=ours):
             yield
 
     def _psql(self, dsn: str, command: str) -> None:
         subprocess.run([self.postgres.bin / "psql", "-qX", "-v", "ON_ERROR_STOP=1", dsn, "-c", command], check=True)
 
+    def _tool(self, name: str, *arguments: str) -> None:
+        subprocess.run([self.postgres.bin / name, *arguments], check=True)
+
     @contextmanager
-    def _copy_of(self, base: str) -> Iterator[str]:
-        dsn = self.postgres.create_database("copy", base)
+    def _copy_of(self, base: str, name: str = "copy") -> Iterator[str]:
+        dsn = self.postgres.create_database(name, base)
         try:
             yield dsn
         finally:
-            self.postgres.drop_database("copy")
+            self.postgres.drop_database(name)
 
 
 class _Stages:
@@ -133,11 +178,19 @@ class _Stages:
         elif event.WhichOneof("event") == "state_change":
             self._began.append(("", event.time.ToNanoseconds() / 1e9))
 
+    def seconds(self, stage: str) -> float:
+        """What the stage took, each time it was entered."""
+        return sum(took for name, took in self._each() if name == stage)
+
     def print(self) -> None:
         """One line per stage."""
-        for (stage, began), (_, ended) in zip(self._began, self._began[1:], strict=False):
+        for stage, took in self._each():
             if stage:
-                print(f"    {stage:<14} {ended - began:7.2f} s")
+                print(f"    {stage:<14} {took:7.2f} s")
+
+    def _each(self) -> Iterator[tuple[str, float]]:
+        for (stage, began), (_, ended) in zip(self._began, self._began[1:], strict=False):
+            yield stage, ended - began
 
 
 def main() -> None:

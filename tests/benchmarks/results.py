@@ -31,9 +31,15 @@ MEASURES = {
     "import_empty": Measure("ours / \\copy", 0.9),
     "export_csv": Measure("ours / \\copy", 1.5),
     "export_json": Measure("ours / COPY of row_to_json", 1.3),
+    "backup": Measure("ours / pg_dump -Fc", 0.4),
+    "backup_size": Measure("ours / pg_dump -Fc, bytes", 1.0),
+    "restore": Measure("ours / pg_restore --single-transaction", 1.2),
     "upload": Measure("bare echo / ours", 0.7, at_least=True),
     "download": Measure("bare echo / ours", 0.7, at_least=True),
 }
+BESIDE = ("pre_import_backup", "pre_restore_backup")
+"""Seconds that are told beside the measures they are a part of, and not counted in them."""
+
 _LIMIT = Measure("", 1.0)
 """What has no reference but a limit, of which it shows the share."""
 
@@ -59,6 +65,11 @@ class Results:
         (self.ours if ours else self.reference).setdefault(name, []).append(seconds)
         print(f"{name:<16} {'ours' if ours else 'reference':<10} {seconds:7.2f} s", flush=True)
 
+    def note(self, name: str, value: float, *, ours: bool) -> None:
+        """Counts what was measured otherwise: a stage's seconds by the job's own events, or bytes."""
+        (self.ours if ours else self.reference).setdefault(name, []).append(value)
+        print(f"{name:<16} {'ours' if ours else 'reference':<10} {value:,.2f}", flush=True)
+
     def note_peak(self, process: str, megabytes: float) -> None:
         self.peaks_mb[process] = max(self.peaks_mb.get(process, 0.0), megabytes)
 
@@ -69,7 +80,16 @@ class Results:
             if name in self.ours and name in self.reference:
                 ours, reference = median(self.ours[name]), median(self.reference[name])
                 ratio = measure.ratio(ours, reference)
-                found[name] = {"ours_s": ours, "reference_s": reference, "ratio": ratio, "reach": measure.reach}
+                unit = "mb" if name.endswith("_size") else "s"
+                found[name] = {
+                    f"ours_{unit}": ours,
+                    f"reference_{unit}": reference,
+                    "ratio": ratio,
+                    "reach": measure.reach,
+                }
+        for name in BESIDE:
+            if name in self.ours:
+                found[name] = {"ours_s": median(self.ours[name])}
         for process, peak in self.peaks_mb.items():
             found[f"memory_{process}"] = {"ours_mb": peak, "ratio": peak / MEMORY_MB, "reach": _LIMIT.reach}
         if self.watchers_ms is not None:
@@ -89,7 +109,11 @@ class Results:
         print(f"\n{'measure':<24}{'ours':>12}{'reference':>12}{'ratio':>8}{'reach':>8}")
         for name, entry in self.as_record().items():
             ours = f"{entry['ours_mb']:.0f} MB" if "ours_mb" in entry else f"{entry['ours_s']:.2f} s"
-            reference = f"{entry['reference_s']:.2f} s" if "reference_s" in entry else ""
+            reference = f"{entry['reference_mb']:.0f} MB" if "reference_mb" in entry else ""
+            reference = f"{entry['reference_s']:.2f} s" if "reference_s" in entry else reference
+            if name in BESIDE:
+                print(f"{name:<24}{ours:>12}   told beside")
+                continue
             measure = MEASURES.get(name, _LIMIT)
             mark = " " if measure.reached(entry["ratio"]) else "*"
             print(

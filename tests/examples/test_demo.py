@@ -7,6 +7,7 @@ import pytest
 from examples.stack.demo import Demo, DemoFailed, Sizes
 from examples.stack.narrator import Narrator
 from examples.stack.stack import Stack
+from examples.stack.way_back import NotEqual, WayBack
 
 _SIZES = Sizes(before=1_000, rows=4_000, bad=40, known=100)
 
@@ -37,3 +38,17 @@ def test_the_demo_fails_if_one_character_of_the_export_differs(told: Demo, tmp_p
     with pytest.raises(DemoFailed, match="found None"):
         told.compare(written, fewer)
     told.compare(written, told.folder / "exported.csv")
+
+
+def test_the_way_back_ends_where_it_began(stack: Stack) -> None:
+    with stack.client() as client:
+        story = WayBack(stack.platform_dsn, client, Narrator())
+        before = story.fingerprints()
+        done = story.run()
+        assert story.fingerprints() == before
+        assert done.pre_restore_backup_id
+
+        story.damage()
+        with pytest.raises(NotEqual, match="is not what it was"):
+            story.compare(before)
+        story.confirm(story.plan(done.backup_id))  # other tests use this stack too
