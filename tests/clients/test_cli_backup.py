@@ -155,8 +155,15 @@ def test_a_backup_is_proven_and_what_is_not_good_is_exit_code_1(world: World, ca
     assert "result  not good\nerror   BACKUP_DAMAGED: a segment is another\n" in captured.out
     assert captured.err == ""
 
+    world.job.state, world.job.resource = jobs_pb2.JOB_STATE_FAILED, f"backups/{BACKUP_ID}"
+    world.job.error.reason, world.job.error.message = "BACKUP_DAMAGED", "a segment is another"
+    assert main(["backup", "verify", BACKUP_ID, "-q"]) == 1
+    assert f"dataops backup show {BACKUP_ID} shows it" in capsys.readouterr().err
+    world.job.state = jobs_pb2.JOB_STATE_COMPLETED
+
     levels = [request.level for request in world.started if isinstance(request, backups_pb2.VerifyBackupRequest)]
-    assert levels == [backups_pb2.VERIFY_LEVEL_DECODED, backups_pb2.VERIFY_LEVEL_RESTORED]
+    decoded, restored = backups_pb2.VERIFY_LEVEL_DECODED, backups_pb2.VERIFY_LEVEL_RESTORED
+    assert levels == [decoded, restored, decoded]
     assert main(["backup", "verify", BACKUP_ID, "--level", "present", "--json", "-q"]) == 1, "no proof came of it"
     assert json.loads(capsys.readouterr().out)["good"] is False
 

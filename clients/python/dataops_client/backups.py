@@ -73,10 +73,10 @@ class BackupCalls(ImportCalls):
         reason: str = "",
         on_event: OnEvent = no_event,
     ) -> backups_pb2.BackupVerification:
-        """Prove a backup, and return what came of it: `good`, or what was not as it should be.
+        """Prove a backup, and return the proof.
 
         Raises:
-            JobFailed: it could not be found out.
+            JobFailed: it is not as it should be, which its `verifications` keep, or it could not be found out.
         """
         self.wait(self.begin_verification(backup_id, level, reason), on_event=on_event)
         return self.newest_verification(backup_id, level)

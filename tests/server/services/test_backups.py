@@ -16,10 +16,9 @@ from sqlalchemy import select
 from engine.backups.model import ExtractRequest, RowKey
 from engine.backups.service import Backups
 from engine.db.models import BackupDiffRow, BackupRow, BackupVerificationRow, ImportRow, JobRow
-from engine.imports.model import ChangeKind, FieldChange, RowChange
 from examples.platform import generate
 from tests.server.rpc import Edge
-from tests.server.services.kit import by, refusal
+from tests.server.services.kit import HEADER, by, refusal, row
 
 UNKNOWN = str(uuid.uuid4())
 NOT_FOUND = grpc.StatusCode.NOT_FOUND, "BACKUP_UNKNOWN"
@@ -177,12 +176,17 @@ async def test_a_backup_that_cannot_be_is_refused_at_once(client, edge, fields, 
         assert session.scalars(select(BackupRow)).all() == []
 
 
-async def test_a_verification_is_put_into_the_queue_once(client, edge):
+async def test_a_backup_is_proven_once_for_one_request(client, edge):
     made = await client.backed_up("users")
     request = backups_pb2.VerifyBackupRequest(request_id=str(uuid.uuid4()), backup_id=made.backup_id)
     first = (await client.backups.VerifyBackup(request)).job_id
 
     assert (await client.backups.VerifyBackup(request)).job_id == first
+    await client.run_jobs()
+    proofs = (await shown(client, made.backup_id)).verifications
+    levels = [backups_pb2.VERIFY_LEVEL_PRESENT, backups_pb2.VERIFY_LEVEL_DECODED]
+    assert [(proof.level, proof.good) for proof in proofs] == [(level, True) for level in levels]
+    assert all(proof.HasField("verified_at") for proof in proofs)
     with edge.db.transaction() as session:
         (row,) = session.scalars(select(BackupVerificationRow))
         assert (str(row.job_id), row.level) == (first, "DECODED"), "the level that is meant where none is said"
@@ -216,43 +220,73 @@ async def test_a_comparison_is_put_into_the_queue_for_the_entities_named(client,
     assert await refusal(client.backups.DiffBackup(other)) == (grpc.StatusCode.NOT_FOUND, "ENTITY_UNKNOWN")
 
 
-async def test_differences_come_as_pages_with_counts_on_the_first(client, monkeypatch):
-    """How they are found is tested with the engine; here it is how they are asked for and shown."""
-    fields = (FieldChange("name", "Ada", "Adam"), FieldChange("password_hash", "…", "…", masked=True))
-    found = [
-        (7, RowChange(0, ChangeKind.UPDATE, {"id": "1"}, fields, "users")),
-        (8, RowChange(0, ChangeKind.UPDATE, {"id": "2"}, (), "users")),
+async def compared(client, backup_id: str, *entities: str) -> str:
+    """The job of a comparison that is done."""
+    request = backups_pb2.DiffBackupRequest(request_id=str(uuid.uuid4()), backup_id=backup_id, entity_types=entities)
+    job_id = (await client.backups.DiffBackup(request)).job_id
+    await client.run_jobs()
+    return job_id
+
+
+async def test_differences_come_as_pages_with_counts_on_the_first(client, edge, platform_dsn):
+    planned = await client.planned((HEADER + "".join(row(number) for number in range(1, 6))).encode())
+    apply = imports_pb2.ApplyImportRequest(import_id=planned.import_id, plan_digest=planned.plan.plan_digest)
+    await client.imports.ApplyImport(apply)
+    await client.run_jobs()
+    made = await client.backed_up("users")
+    with psycopg.connect(platform_dsn, autocommit=True) as connection:
+        connection.execute("DELETE FROM users WHERE email = 'u1@example.org'")
+        connection.execute("UPDATE users SET name = 'Live', password_hash = 'x' WHERE email = 'u2@example.org'")
+        connection.execute("UPDATE users SET country = 'DE' WHERE email = 'u3@example.org'")
+    job_id = await compared(client, made.backup_id)
+
+    found, token, pages = [], "", 0
+    while True:
+        request = backups_pb2.ListBackupDifferencesRequest(job_id=job_id, page_size=2, page_token=token)
+        page = await client.backups.ListBackupDifferences(request)
+        counts = [(e.entity, e.only_in_backup, e.only_live, e.different, e.equal) for e in page.entities]
+        assert counts == ([] if token else [("users", 1, 0, 2, 2)])
+        found += page.differences
+        pages += 1
+        if not (token := page.next_page_token):
+            break
+    assert pages == 2
+    kinds = [(d.key[0].value, d.kind) for d in found]
+    assert sorted(kinds) == [
+        (str(uuid.UUID(int=1)), imports_pb2.CHANGE_KIND_INSERT),
+        (str(uuid.UUID(int=2)), imports_pb2.CHANGE_KIND_UPDATE),
+        (str(uuid.UUID(int=3)), imports_pb2.CHANGE_KIND_UPDATE),
     ]
-    counts = [{"entity": "users", "only_in_backup": 1, "only_live": 2, "different": 3, "equal": 4}]
-    asked = []
-
-    def differences(self, caller, job_id, paging, entity="", kind=None):
-        asked.append((str(job_id), paging.limit, entity, kind))
-        at = (paging.position() or (0,))[0]
-        return found[at : at + 1], paging.token_at((1,)) if not at else "", counts
-
-    monkeypatch.setattr(Backups, "differences", differences, raising=False)
-    request = backups_pb2.ListBackupDifferencesRequest(
-        job_id=UNKNOWN, page_size=1, entity="users", kind=imports_pb2.CHANGE_KIND_UPDATE
-    )
-    first = await client.backups.ListBackupDifferences(request)
-    request.page_token = first.next_page_token
-    second = await client.backups.ListBackupDifferences(request)
-
-    assert asked == [(UNKNOWN, 1, "users", ChangeKind.UPDATE)] * 2
-    (difference,) = first.differences
-    assert (difference.entity, difference.kind) == ("users", imports_pb2.CHANGE_KIND_UPDATE)
-    assert [(key.name, key.value) for key in difference.key] == [("id", "1")]
-    name, secret = difference.fields
-    assert (name.name, name.old, name.new) == ("name", "Ada", "Adam")
+    fields = {f.name: f for d in found if d.key[0].value.endswith("2") for f in d.fields}
+    assert (fields["name"].old, fields["name"].new) == ("Live", "User 2"), "live before, in the backup after"
+    secret = fields["password_hash"]
     assert (secret.masked, secret.HasField("old"), secret.HasField("new")) == (True, False, False)
-    (entity,) = first.entities
-    assert (entity.only_in_backup, entity.only_live, entity.different, entity.equal) == (1, 2, 3, 4)
-    assert ([d.key[0].value for d in second.differences], list(second.entities), second.next_page_token) == (
-        ["2"],
-        [],
-        "",
-    )
+
+    only = {"job_id": job_id, "entity": "users", "kind": imports_pb2.CHANGE_KIND_INSERT}
+    inserts = await client.backups.ListBackupDifferences(backups_pb2.ListBackupDifferencesRequest(**only))
+    assert [d.kind for d in inserts.differences] == [imports_pb2.CHANGE_KIND_INSERT]
+    first = backups_pb2.ListBackupDifferencesRequest(job_id=job_id, page_size=2)
+    token = (await client.backups.ListBackupDifferences(first)).next_page_token
+    other = backups_pb2.ListBackupDifferencesRequest(page_token=token, page_size=2, **only)
+    assert (await refusal(client.backups.ListBackupDifferences(other)))[1] == "PAGE_TOKEN_INVALID"
+
+
+async def test_differences_are_of_an_ended_job_and_of_who_may_see_the_backup(client, edge):
+    made = await client.backed_up("users")
+    request = backups_pb2.DiffBackupRequest(request_id=str(uuid.uuid4()), backup_id=made.backup_id)
+    job_id = (await client.backups.DiffBackup(request)).job_id
+    listing = backups_pb2.ListBackupDifferencesRequest(job_id=job_id)
+    edge.grant("carol", "backups.*:tokens")
+    edge.grant("dave", "backups.read", "backups.compare:tokens")
+
+    early = client.backups.ListBackupDifferences(listing)
+    assert await refusal(early) == (grpc.StatusCode.FAILED_PRECONDITION, "DIFF_NOT_READY")
+    hidden = client.backups.ListBackupDifferences(listing, metadata=by("carol"))
+    assert await refusal(hidden) == (grpc.StatusCode.NOT_FOUND, "DIFF_UNKNOWN")
+    denied = client.backups.ListBackupDifferences(listing, metadata=by("dave"))
+    assert await refusal(denied) == (grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_MISSING")
+    unknown = client.backups.ListBackupDifferences(backups_pb2.ListBackupDifferencesRequest(job_id=made.job_id))
+    assert (await refusal(unknown))[1] == "DIFF_UNKNOWN"
 
 
 async def test_rows_taken_out_are_an_import(client, edge, monkeypatch):

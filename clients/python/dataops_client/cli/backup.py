@@ -122,14 +122,17 @@ def verify(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Prove a backup. Ends with 1 if it is not as it should be."""
+    """Prove a backup. Ends with 1 if it is not as it should be, and says what is wrong."""
     from dataops.v1 import backups_pb2
 
     settings: Settings = context.obj
     (number,) = chosen([level], backups_pb2.VerifyLevel.Value, "VERIFY_LEVEL_", "level of a proof")
     with settings.connect() as client, on_course("nothing was started") as course:
         job_id = client.begin_verification(backup_id, number, reason)
-        course.words = f"the proof goes on: dataops jobs watch {job_id} follows it, dataops backup show {backup_id} shows its result"
+        course.words = (
+            f"the proof goes on: dataops jobs watch {job_id} follows it, "
+            f"dataops backup show {backup_id} shows what comes of it"
+        )
         with telling(quiet=quiet, job_of=client.get_job) as narration:
             client.wait(job_id, on_event=narration.happened)
         found = client.newest_verification(backup_id, number)
