@@ -121,7 +121,7 @@ def _verification(level: VerifyLevel, record: Mapping[str, Any]) -> backups_pb2.
 def _not_covered(name: str, why: str) -> dict[str, Any]:
     return {
         "code": "NOT_COVERED",
-        "message": f"{name} is not in the backup: {why}",
+        "message": f"{name}: {why}",
         "severity": "WARNING",
         "metadata": {"name": name, "why": why},
     }

@@ -81,7 +81,7 @@ def make_backup(world: World) -> backups_pb2.Backup:
     world.backup.entities.add(entity="tokens", rows=2, size_bytes=200)
     good = world.backup.verifications.add(level=backups_pb2.VERIFY_LEVEL_DECODED, good=True)
     good.verified_at.FromJsonString("2026-11-27T02:30:00Z")
-    world.backup.not_covered.add(code="NOT_COVERED", message="public.seen is not in the backup: it is a view")
+    world.backup.not_covered.add(code="NOT_COVERED", message="public.seen: it is a view")
     return world.backup
 
 

@@ -30,7 +30,7 @@ held         until it is released
 proof        DECODED at 2026-11-27 02:30 UTC: good
 job          {JOB_ID}
 reason       to be safe
-NOT_COVERED  public.seen is not in the backup: it is a view
+NOT_COVERED  public.seen: it is a view
 
 entity\trows\tsize
 users\t1,500\t4.0 kB
