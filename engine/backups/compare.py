@@ -278,7 +278,7 @@ class _ByKey:
         self._pairs = pairs
         self._number = number
         self._seed = seed
-        self._alike = self._of_one_type()
+        self._alike = alike_of(connection, pairs)
         by_column = {p.live.column: p for p in pairs}
         self._key = [by_column[c] for c in key]
 
@@ -315,7 +315,7 @@ class _ByKey:
             listed("s", [p.backed.name for p in self._pairs]),
             self._table,
             self._live.relation,
-            self._same_key(),
+            same_key(self._key, self._alike),
             joined(_of_backup(p) + _collated(p) for p in self._key),
         )
 
@@ -326,7 +326,7 @@ class _ByKey:
             listed("t", stored),
             self._live.relation,
             self._table,
-            self._same_key(),
+            same_key(self._key, self._alike),
             joined(map(_of_live, self._key)),
         )
 
@@ -350,7 +350,7 @@ class _ByKey:
                 joined(map(_of_backup, self._pairs)), joined(map(_stored, self._pairs))
             )
         return sql.SQL("{} s JOIN {} t ON {} WHERE {}").format(
-            self._table, self._live.relation, self._same_key(), all_of(images, texts)
+            self._table, self._live.relation, same_key(self._key, self._alike), all_of(images, texts)
         )
 
     def _touched(self) -> Sequence[Pair]:
@@ -369,25 +369,28 @@ class _ByKey:
             moved += [pair for pair, differs in zip(some, found, strict=True) if differs]
         return [*self._key, *moved[: MOST_TOUCHED - len(self._key)]]
 
-    def _same_key(self) -> sql.Composed:
-        """By the operator of the live key; where a column has another type now, by the texts of its values."""
-        return joined((self._same(p) for p in self._key), " AND ")
 
-    def _same(self, pair: Pair) -> sql.Composable:
-        mine, theirs = _of_backup(pair), _of_live(pair)
-        if pair not in self._alike:
-            return sql.SQL("{} = {}").format(_text([theirs]), _text([mine]))
-        return sql.SQL("{} {} {}").format(theirs, sql.SQL(pair.live.equality), mine)
+def alike_of(connection: Connection, pairs: Sequence[Pair]) -> list[Pair]:
+    """Pairs that have one type on both sides, lengths and precision apart."""
+    rows = connection.execute(
+        "SELECT to_regtype(b) = to_regtype(l) FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY u (b, l, n)"
+        " ORDER BY n",
+        ([p.backed.storage_type for p in pairs], [p.live.storage_type for p in pairs]),
+    ).fetchall()
+    return [pair for pair, (alike,) in zip(pairs, rows, strict=True) if alike]
 
-    def _of_one_type(self) -> list[Pair]:
-        """Pairs that have one type on both sides, lengths and precision apart."""
-        types = [(p.backed.storage_type, p.live.storage_type) for p in self._pairs]
-        rows = self._connection.execute(
-            "SELECT to_regtype(b) = to_regtype(l) FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY u (b, l, n)"
-            " ORDER BY n",
-            ([b for b, _ in types], [l for _, l in types]),  # noqa: E741
-        ).fetchall()
-        return [pair for pair, (alike,) in zip(self._pairs, rows, strict=True) if alike]
+
+def same_key(key: Sequence[Pair], alike: Sequence[Pair]) -> sql.Composed:
+    """`t`, live, has the key of `s`, staged: by the operator of the live key; where a column has another type now, by
+    the texts of its values."""
+    return joined((_same(pair, alike) for pair in key), " AND ")
+
+
+def _same(pair: Pair, alike: Sequence[Pair]) -> sql.Composable:
+    mine, theirs = _of_backup(pair), _of_live(pair)
+    if pair not in alike:
+        return sql.SQL("{} = {}").format(_text([theirs]), _text([mine]))
+    return sql.SQL("{} {} {}").format(theirs, sql.SQL(pair.live.equality), mine)
 
 
 def _of_backup(pair: Pair) -> sql.Composable:

@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session
 from engine.access import Caller, once
 from engine.audit import record_change, record_intent
 from engine.backups.archive import Archive
-from engine.backups.model import BackupRequest, BackupType, Trigger, VerifyLevel
+from engine.backups.extraction import extract
+from engine.backups.model import BackupRequest, BackupType, ExtractRequest, Trigger, VerifyLevel
 from engine.backups.opening import open_archive as open_archive
 from engine.backups.opening import wrong_state
 from engine.backups.record import new_backup
@@ -21,7 +22,7 @@ from engine.backups.states import GOOD, BackupStatus, move
 from engine.backups.take import entities_of, not_backed_up
 from engine.backups.verify import condemns
 from engine.catalog import Catalog, Entity
-from engine.db.models import BackupDiffRow, BackupRow, BackupVerificationRow, JobRow, RestoreRow
+from engine.db.models import BackupDiffRow, BackupRow, BackupVerificationRow, ImportRow, JobRow, RestoreRow
 from engine.errors import DataOpsError, FailedPrecondition, NotBuilt, NotFound
 from engine.imports.changes import PlanView
 from engine.imports.model import ChangeKind, RowChange
@@ -32,6 +33,9 @@ from engine.paging import Page, Paging, created_within, newest_first
 from engine.resources import Resources
 
 S = BackupStatus
+
+READING = ("PENDING", "VALIDATING")
+"""Imports that may still take rows out of a backup."""
 
 RESTORE_ENDED = ("COMPLETED", "FAILED", "ROLLED_BACK", "CANCELLED", "EXPIRED")
 
@@ -201,6 +205,17 @@ class Backups:
         found, token = view.page(paging, () if kind is None else (kind,), entity)
         return found, token, row.entities
 
+    def extract(self, caller: Caller, request: ExtractRequest, request_id: str, body_sha256: bytes) -> ImportRow:
+        """An import of these rows as the backup has them, to be looked at and applied as any other: its plan takes them
+        out first. Secret fields are among them only for a caller who may set them.
+
+        Raises:
+            NotFound: BACKUP_UNKNOWN, BACKUP_GONE, ENTITY_UNKNOWN; InvalidRequest: KEY_INVALID, OPTION_INVALID;
+            FailedPrecondition: BACKUP_STATE, KEY_UNKNOWN, KEY_NOT_USABLE; DataLoss: KEY_WRONG, BACKUP_DAMAGED;
+            PermissionDenied; ResourceExhausted: TOO_MANY_UPLOADS; AlreadyExists: REQUEST_ID_REUSED.
+        """
+        return extract(self._resources, caller, self.get(caller, request.backup_id), request, request_id, body_sha256)
+
     def hold(self, caller: Caller, backup_id: uuid.UUID, *, held: bool = True) -> BackupRow:
         """Puts a hold on the backup, or takes it off; one that is as it shall be stays so.
 
@@ -279,6 +294,11 @@ def in_use(session: Session, row: BackupRow) -> str:
     working = select(JobRow.id).where(with_it, JobRow.state.not_in(FINISHED))
     if session.scalars(working.limit(1)).first() is not None:
         return "a job works with it"
+    extractions = select(ImportRow.id).where(
+        ImportRow.options["extract"]["backup_id"].astext == str(row.id), ImportRow.status.in_(READING)
+    )
+    if session.scalars(extractions.limit(1)).first() is not None:
+        return "rows are being taken out of it"
     restores = select(RestoreRow.id).where(
         (RestoreRow.backup_id == row.id) | (RestoreRow.pre_restore_backup_id == row.id),
         RestoreRow.status.not_in(RESTORE_ENDED),

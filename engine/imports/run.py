@@ -1,8 +1,8 @@
 """The jobs of an import. Read `PlanHandler.run` and `ApplyHandler.run` as the table of contents.
 
-upload -> decode -> map -> validate -> plan      IMPORT_PLAN
-plan -> backup -> apply -> report                IMPORT_APPLY
-plan -> changes as a file                        IMPORT_CHANGES, when it is asked for
+(extract ->) upload -> decode -> map -> validate -> plan     IMPORT_PLAN
+plan -> backup -> apply -> report                            IMPORT_APPLY
+plan -> changes as a file                                    IMPORT_CHANGES, when it is asked for
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from engine.access import CallContext, Caller, caller_of
 from engine.artifacts import ArtifactKind
 from engine.audit import record_intent
+from engine.backups.extract import Extraction, take_out
 from engine.clock import utc_now
 from engine.db.models import ArtifactRow, ExportRow, ImportRow, JobRow, UploadRow
 from engine.errors import DataInvalid, DataOpsError, FailedPrecondition, InternalError
@@ -61,11 +62,18 @@ class PlanHandler:
             upload = session.get(UploadRow, row.upload_id)
             caller = _caller(session, run.job, resources.clock())
             guarded = upload is not None and guarded_by_us(session, upload)
-        if upload is None or upload.state != "FINISHED" or upload.artifact_id is None:
-            raise FailedPrecondition("upload: found it gone, expected a finished one", reason="UPLOAD_GONE")
         for name in row.entity_types:
             caller.require("imports.create", name, row.import_type)
+        extraction = Extraction.of(row)
+        if extraction is not None and upload is not None and upload.state == "OPEN":
+            extraction = take_out(run, row, upload, caller, extraction)
+            with resources.db.transaction() as session:
+                upload = session.get(UploadRow, row.upload_id)
+        if upload is None or upload.state != "FINISHED" or upload.artifact_id is None:
+            raise FailedPrecondition("upload: found it gone, expected a finished one", reason="UPLOAD_GONE")
         planned = Planner(run, row, upload, caller, guarded=guarded).plan()
+        if extraction is not None:
+            planned.summary["notices"] += extraction.notices()
         if (over := _over_budget(row, planned)) is not None:
             with resources.db.transaction() as session:
                 run.require_hold(session)

@@ -20,11 +20,11 @@ from engine.audit import record_intent, record_outcome
 from engine.clock import Clock
 from engine.config import Settings
 from engine.db.database import Database
-from engine.db.models import ImportRow, PrincipalRow, UploadRow
+from engine.db.models import ArtifactRow, ImportRow, PrincipalRow, UploadRow
 from engine.errors import FailedPrecondition, InvalidRequest, NotFound, ResourceExhausted
 from engine.ids import new_id
 from engine.paging import Page, Paging, newest_first
-from engine.uploads.stream import UploadStream, too_large
+from engine.uploads.stream import FINISHED_FOR, UploadStream, too_large
 
 MANAGE = "uploads.manage"
 """The permission to see and abort other callers' uploads. Writing is its owner's alone."""
@@ -178,6 +178,49 @@ class Uploads:
             )
         if upload.state != "FINISHED":
             raise FailedPrecondition(f"upload {upload_id} is {upload.state}: its bytes are gone", reason="UPLOAD_GONE")
+        return upload
+
+    def promise(self, session: Session, caller: Caller, name: str, artifact_id: UUID, now: datetime) -> UploadRow:
+        """A new OPEN upload whose file a job will make out of what this closed artifact holds; nobody else writes it.
+
+        Raises:
+            ResourceExhausted: TOO_MANY_UPLOADS.
+        """
+        self._check_cap(session, caller)
+        upload = UploadRow(
+            id=new_id(),
+            name=name,
+            state="OPEN",
+            principal_id=caller.principal_id,
+            context=caller.context.as_record(),
+            artifact_id=artifact_id,
+            committed_size=0,
+            epoch=0,
+            created_at=now,
+            updated_at=now,
+            expires_at=now + self._idle,
+        )
+        self._artifacts.adopt(session, artifact_id, "upload", upload.id, None)
+        session.add(upload)
+        session.flush()
+        return upload
+
+    def keep_promise(self, session: Session, upload_id: UUID, artifact_id: UUID, now: datetime) -> UploadRow:
+        """Finishes a promised upload with the file that was made, a closed artifact; what it was made of is let go.
+
+        Raises:
+            FailedPrecondition: UPLOAD_GONE when the upload has ended meanwhile.
+        """
+        upload = _locked(session, upload_id)
+        if upload is None or upload.state != "OPEN":
+            raise FailedPrecondition(f"upload {upload_id}: found it gone, expected an open one", reason="UPLOAD_GONE")
+        if upload.artifact_id is not None:
+            self._artifacts.discard(session, upload.artifact_id)
+        self._artifacts.adopt(session, artifact_id, "upload", upload.id, None)
+        artifact = session.get_one(ArtifactRow, artifact_id)
+        upload.artifact_id, upload.committed_size, upload.sha256 = artifact_id, artifact.size, artifact.sha256
+        upload.state, upload.finished_at, upload.updated_at = "FINISHED", now, now
+        upload.expires_at = now + FINISHED_FOR
         return upload
 
     def delete(self, session: Session, upload_id: UUID) -> None:

@@ -157,7 +157,9 @@ def test_they_are_the_jobs_until_it_ends_and_expire_then(world):
 
 def test_a_damaged_backup_fails_it(world):
     row = back_up(world)
-    for path in (Path(world.resources.settings.artifacts) / "segments" / row.artifact_id.hex).iterdir():
+    for path in (
+        Path(world.resources.settings.artifacts) / "segments" / str(row.artifact_id).replace("-", "")
+    ).iterdir():
         path.write_bytes(path.read_bytes()[:-4] + bytes(4))
 
     job_id = diff(world, row)
