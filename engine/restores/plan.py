@@ -6,37 +6,29 @@ comparison with the live rows finds. Everything that a refusal needs is looked f
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 import shutil
-import uuid
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 from psycopg import sql
 
-from engine.artifacts import ArtifactKind
 from engine.backups.archive import Archive
 from engine.backups.compare import Compared, compare_all
 from engine.backups.manifest import BackedEntity
-from engine.backups.take import database_of, total_of
+from engine.backups.take import Work, database_of, total_of
 from engine.catalog import Catalog, Entity
-from engine.db.models import RestoreRow
 from engine.db.platform import Connection, one_row
 from engine.errors import DataOpsError, FailedPrecondition, PlatformNotPrepared, ResourceExhausted, Violation
-from engine.imports.planfile import canonical
+from engine.imports import planfile
 from engine.imports.shown import MASK
 from engine.imports.sqltext import Temp, joined
 from engine.restores.judge import faults_of
 from engine.restores.model import Notice, Rename
 from engine.restores.schema import Fit, fit
 from engine.restores.structure import Key, Structure, served_by
-
-if TYPE_CHECKING:
-    from engine.jobs.run import JobRun
 
 SHOWN_KEYS = 5
 """Keys of rows that would be orphaned, in the refusal."""
@@ -45,50 +37,46 @@ ROWS_PER_SECOND = 150_000
 """Of loading and proving 1,000,000 users with their indexes, on 2 cores: what an outage is estimated by."""
 
 
-@dataclass(frozen=True)
-class RestorePlan:
-    """What is shown and stored; `record` is the row's `plan`."""
-
-    record: dict[str, Any]
-    digest: bytes
-    losses_artifact_id: uuid.UUID
-    phrase: str
-
-
 class RestorePlanner:
-    """Plans one restore. The methods are the steps, in the order of `plan`."""
+    """Plans one restore, for a job or at a terminal. The methods are the steps, in the order of `plan`."""
 
-    def __init__(self, run: JobRun, row: RestoreRow, archive: Archive) -> None:
-        self._run = run
-        self._row = row
-        self._resources = run.resources
+    def __init__(
+        self,
+        work: Work,
+        read_catalog: Callable[[Connection], Catalog],
+        archive: Archive,
+        names: Sequence[str],
+        renames: Sequence[Rename],
+    ) -> None:
+        self._work = work
+        self._read_catalog = read_catalog
         self._archive = archive
-        self._renames = [Rename.from_record(record) for record in row.options.get("renames", ())]
+        self._names = list(names)
+        self._renames = list(renames)
         self._orphans: list[Violation] = []
         self._misfits: list[Violation] = []
 
-    def plan(self) -> RestorePlan:
-        """The plan.
+    def plan(self, sink: planfile.PartSink, folder: str = "") -> dict[str, Any]:
+        """The plan, as `engine.restores.model` has it; the rows that are lost or changed go into `sink`.
+
+        Args:
+            folder: where the artifacts are, to be asked for its room.
 
         Raises:
             FailedPrecondition: SCHEMA_INCOMPATIBLE, RESTORE_WOULD_ORPHAN, with every fault as a violation.
             PlatformNotPrepared: RIGHTS_MISSING, with the SQL that gives them.
             ResourceExhausted: STORAGE_FULL when the backup before the restore has no room.
-            DataLoss: what reading the backup meets.
+            Aborted: CATALOG_MOVED; DataLoss: what reading the backup meets.
         """
-        run, resources = self._run, self._resources
-        with run.platform("restore plan", autocommit=True, idle_in_transaction_session_timeout="0") as connection:
-            catalog = resources.catalogs.read(connection)
-            fits = fits_of(self._archive, catalog, self._row.entity_types, self._renames)
+        work = self._work
+        with work.platform("restore plan", autocommit=True, idle_in_transaction_session_timeout="0") as connection:
+            catalog = self._read_catalog(connection)
+            fits = fits_of(self._archive, catalog, self._names, self._renames)
             structure = Structure(connection, [f.live for f in fits])
             require_rights(connection, fits, structure)
-            self._require_room(fits)
+            _require_room(folder, fits)
             fitting = {f.backed.entity: f for f in fits}
-
-            with resources.db.transaction() as session:
-                artifact_id = resources.artifacts.create(session, ArtifactKind.DIFFERENCES, "job", run.job.id)
             totals: dict[str, tuple[int, int]] = {}
-
             staged: dict[str, Temp] = {}
 
             def look(live: Entity, backed: BackedEntity, table: Temp) -> None:
@@ -99,23 +87,20 @@ class RestorePlanner:
                 if len(staged) == len(fits) and not self._misfits:
                     self._look_outside(connection, fits, structure, staged)
 
-            with resources.artifacts.writer(artifact_id) as writer:
-                compared, losses_digest = compare_all(
-                    run,
-                    connection,
-                    catalog,
-                    self._archive,
-                    [f.backed.entity for f in fits],
-                    self._renames_by_entity(),
-                    writer,
-                    look=look,
-                )
-                writer.close()
+            compared, losses_digest = compare_all(
+                work,
+                connection,
+                catalog,
+                self._archive,
+                [f.backed.entity for f in fits],
+                renames_by_entity(self._renames),
+                sink,
+                look=look,
+                read_catalog=self._read_catalog,
+            )
             self._refuse()
             notices = list(self._notices(connection, fits))
-            record = self._record(fits, compared, totals, losses_digest, structure.fingerprint(), notices)
-        digest = hashlib.sha256(canonical(record)).digest()
-        return RestorePlan(record, digest, artifact_id, phrase_of(record))
+            return self._record(fits, compared, totals, losses_digest, structure.fingerprint(), notices)
 
     # --- what rows tell
 
@@ -189,16 +174,6 @@ class RestorePlanner:
 
     # --- what it needs
 
-    def _require_room(self, fits: Sequence[Fit]) -> None:
-        """Room for the backup that is taken before the restore, where the artifacts are in a folder of ours."""
-        folder = Path(self._resources.settings.artifacts)
-        needed = sum(f.live.size_bytes for f in fits) // 2  # compressed, and without indexes: about a third was seen
-        if folder.is_dir() and (free := shutil.disk_usage(folder).free) < needed:
-            raise ResourceExhausted(
-                f"artifacts: found {free:,} bytes free, expected {needed:,} for the backup before the restore",
-                reason="STORAGE_FULL",
-            )
-
     def _notices(self, connection: Connection, fits: Sequence[Fit]) -> Iterator[Notice]:
         manifest = self._archive.manifest
         there = database_of(connection)
@@ -245,7 +220,7 @@ class RestorePlanner:
         raw = sum(f.backed.bytes for f in fits)
         disk = sum(_bytes_after(f) for f in fits)
         return {
-            "backup_id": str(self._row.backup_id),
+            "backup_id": str(self._archive.manifest.backup_id),
             "backup_checksum": self._archive.checksum.hex(),
             "entities": entities,
             "definitions": definitions,
@@ -254,14 +229,16 @@ class RestorePlanner:
             "wal_bytes": disk + raw // 2,
             "outage_seconds": round(1 + sum(f.backed.rows for f in fits) / ROWS_PER_SECOND, 1),
             "notices": notices,
-            "approval_needed": self._resources.settings.restore_needs_approval,
+            "approval_needed": False,
         }
 
-    def _renames_by_entity(self) -> dict[str, dict[str, str]]:
-        found: dict[str, dict[str, str]] = {}
-        for rename in self._renames:
-            found.setdefault(rename.entity, {})[rename.old] = rename.new
-        return found
+
+def renames_by_entity(renames: Sequence[Rename]) -> dict[str, dict[str, str]]:
+    """By entity, what a column of the backup is called now."""
+    found: dict[str, dict[str, str]] = {}
+    for rename in renames:
+        found.setdefault(rename.entity, {})[rename.old] = rename.new
+    return found
 
 
 def fits_of(archive: Archive, catalog: Catalog, names: Sequence[str], renames: Sequence[Rename]) -> list[Fit]:
@@ -348,6 +325,16 @@ def refused_rows(error: psycopg.Error, live: Entity) -> DataOpsError:
         reason="SCHEMA_INCOMPATIBLE",
         metadata={"entity": live.name, "rule": name},
     )
+
+
+def _require_room(folder: str, fits: Sequence[Fit]) -> None:
+    """Room for the backup that is taken before the restore, where the artifacts are in a folder of ours."""
+    needed = sum(f.live.size_bytes for f in fits) // 2  # compressed, and without indexes: about a third was seen
+    if folder and Path(folder).is_dir() and (free := shutil.disk_usage(folder).free) < needed:
+        raise ResourceExhausted(
+            f"artifacts: found {free:,} bytes free, expected {needed:,} for the backup before the restore",
+            reason="STORAGE_FULL",
+        )
 
 
 def _bytes_after(found: Fit) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections.abc import Sequence
 from datetime import timedelta
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.orm import Session
 
 from engine.access import CallContext, Caller, caller_of
+from engine.artifacts import ArtifactKind
 from engine.backups.archive import Archive
 from engine.backups.manifest import Manifest
 from engine.backups.model import Trigger
@@ -22,11 +24,12 @@ from engine.db.models import BackupRow, JobRow, RestoreRow
 from engine.errors import DataOpsError, FailedPrecondition, InternalError
 from engine.faults import fault
 from engine.imports.apply import ROLLED_BACK, rolled_back_errors
+from engine.imports.planfile import canonical
 from engine.jobs.handlers import Ending
 from engine.restores.model import Rename
-from engine.restores.plan import RestorePlan, RestorePlanner
+from engine.restores.plan import RestorePlanner, phrase_of
 from engine.restores.states import RestoreStatus, fail, move
-from engine.restores.transaction import Confirmed, RestoreTransaction
+from engine.restores.transaction import RestoreTransaction, confirmed_of
 
 if TYPE_CHECKING:
     from engine.jobs.run import JobRun
@@ -44,8 +47,15 @@ class RestorePlanHandler:
         with run.resources.db.transaction() as session:
             row = _restore(session, run.job, lock=False)
             _caller(session, run.job).require("restores.create", "*")
-        planned = RestorePlanner(run, row, _archive(run, row)).plan()
-        return lambda session: self._end(session, run, planned)
+        resources = run.resources
+        planner = RestorePlanner(run, resources.catalogs.read, _archive(run, row), row.entity_types, _renames(row))
+        with resources.db.transaction() as session:
+            losses_id = resources.artifacts.create(session, ArtifactKind.DIFFERENCES, "job", run.job.id)
+        with resources.artifacts.writer(losses_id) as writer:
+            plan = planner.plan(writer, resources.settings.artifacts)
+            writer.close()
+        plan |= {"approval_needed": resources.settings.restore_needs_approval}
+        return lambda session: self._end(session, run, plan, losses_id)
 
     def failed(self, session: Session, job: JobRow, error: DataOpsError) -> None:
         fail(_restore(session, job), error, utc_now())
@@ -56,15 +66,15 @@ class RestorePlanHandler:
     def retried(self, session: Session, job: JobRow) -> None:
         move(_restore(session, job), S.PENDING, utc_now())
 
-    def _end(self, session: Session, run: JobRun, planned: RestorePlan) -> None:
+    def _end(self, session: Session, run: JobRun, plan: dict[str, Any], losses_id: uuid.UUID) -> None:
         resources, now = run.resources, run.resources.clock()
         row = _restore(session, run.job)
-        row.plan, row.plan_digest = planned.record, planned.digest
-        row.plan_artifact_id = planned.losses_artifact_id
-        row.confirmation_phrase = planned.phrase
+        row.plan, row.plan_digest = plan, hashlib.sha256(canonical(plan)).digest()
+        row.plan_artifact_id = losses_id
+        row.confirmation_phrase = phrase_of(plan)
         row.plan_expires_at = now + timedelta(seconds=resources.settings.restore_plan_seconds)
         kept = now + timedelta(seconds=resources.settings.report_seconds)
-        resources.artifacts.adopt(session, planned.losses_artifact_id, "restores", row.id, kept)
+        resources.artifacts.adopt(session, losses_id, "restores", row.id, kept)
         move(row, S.AWAITING_CONFIRMATION, now)
 
 
@@ -105,9 +115,13 @@ class RestoreHandler:
 
     def _effect(self, run: JobRun, row: RestoreRow) -> dict[str, Any]:
         assert row.plan is not None
-        renames = [Rename.from_record(record) for record in row.options.get("renames", ())]
         restore = RestoreTransaction(
-            run, run.resources.catalogs.read, _archive(run, row), row.entity_types, renames, _confirmed(row)
+            run,
+            run.resources.catalogs.read,
+            _archive(run, row),
+            row.entity_types,
+            _renames(row),
+            confirmed_of(row.plan, row.confirmed_losses or 0),
         )
         restore.gate()
 
@@ -152,14 +166,8 @@ class RestoreHandler:
         move(row, S.COMPLETED, now)
 
 
-def _confirmed(row: RestoreRow) -> Confirmed:
-    plan = row.plan or {}
-    return Confirmed(
-        definitions=plan["definitions"],
-        live={e["entity"]: (e["rows_now"], int(e["fingerprint_now"])) for e in plan["entities"]},
-        losses={e["entity"]: (e["rows_lost"], e["rows_changed"]) for e in plan["entities"]},
-        most=row.confirmed_losses or 0,
-    )
+def _renames(row: RestoreRow) -> list[Rename]:
+    return [Rename.from_record(record) for record in row.options.get("renames", ())]
 
 
 def _archive(run: JobRun, row: RestoreRow) -> Archive:

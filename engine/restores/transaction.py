@@ -29,7 +29,7 @@ from engine.imports.sequences import advance, numbered_fields
 from engine.imports.sqltext import Temp, joined
 from engine.jobs.model import Severity
 from engine.restores.model import Rename
-from engine.restores.plan import fits_of, refused_rows, require_rights
+from engine.restores.plan import fits_of, refused_rows, renames_by_entity, require_rights
 from engine.restores.schema import Fit
 from engine.restores.structure import Structure
 
@@ -62,6 +62,16 @@ class Confirmed:
     """Rows that may be lost or changed in all."""
 
 
+def confirmed_of(plan: Mapping[str, Any], most: int) -> Confirmed:
+    """A plan that was confirmed, with at most so many losses."""
+    return Confirmed(
+        definitions=plan["definitions"],
+        live={e["entity"]: (e["rows_now"], int(e["fingerprint_now"])) for e in plan["entities"]},
+        losses={e["entity"]: (e["rows_lost"], e["rows_changed"]) for e in plan["entities"]},
+        most=most,
+    )
+
+
 @dataclass(frozen=True)
 class _Losses:
     """Of one entity: rows before, and of these the lost and the changed ones."""
@@ -71,7 +81,7 @@ class _Losses:
     changed: int
 
 
-class _Nowhere:
+class Nowhere:
     """Takes the parts of a comparison of which only the numbers are wanted."""
 
     def write_part(self, data: bytes, *, stream: str, index: dict[str, Any]) -> int:
@@ -210,9 +220,6 @@ class RestoreTransaction:
 
     def _count_again(self, fits: Sequence[Fit]) -> dict[str, _Losses]:
         """Writers wait, so that another session sees the same rows."""
-        renames: dict[str, dict[str, str]] = {}
-        for rename in self._renames:
-            renames.setdefault(rename.entity, {})[rename.old] = rename.new
         self._work.stage("COMPARE", rows=sum(f.backed.rows for f in fits))
         with self._work.platform("restore, losses", autocommit=True, idle_in_transaction_session_timeout="0") as other:
             compared, _ = compare_all(
@@ -221,8 +228,8 @@ class RestoreTransaction:
                 self._read_catalog(other),
                 self._archive,
                 [f.backed.entity for f in fits],
-                renames,
-                _Nowhere(),
+                renames_by_entity(self._renames),
+                Nowhere(),
             )
         return {
             f.backed.entity: _Losses(c.only_live + c.different + c.equal, c.only_live, c.different)

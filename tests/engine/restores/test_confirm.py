@@ -141,10 +141,10 @@ def test_a_definition_that_moved_since_the_plan_undoes_it(pair):
 def test_damage_is_found_before_anything_is_locked(pair):
     world, backup = pair
     row = plan(world, backup)
-    folder = world.resources.settings.artifacts
     with world.resources.db.transaction() as session:
-        artifact = session.get(BackupRow, backup.id).artifact_id
-    segment = next(p for p in sorted(Path(folder, "segments", artifact.hex).iterdir()) if p.stat().st_size > 130)
+        manifest = Backups(world.resources).archive(session.get_one(BackupRow, backup.id)).manifest
+    name = next(s.name for s in manifest.segments if s.stream == "0")
+    segment = Path(world.resources.settings.artifacts, "segments", manifest.artifact_id.hex, name)
     data = bytearray(segment.read_bytes())
     data[-1] ^= 1
     segment.write_bytes(data)
