@@ -50,12 +50,13 @@ def open_resources(settings: Settings, *, name: str, pool_size: int) -> Resource
     try:
         require_revision(db.engine)
         platform = Platform(settings.platform_dsn)
+        artifacts = ArtifactStore(db, storage, keys)
         return Resources(
             settings=settings,
             db=db,
             platform=platform,
-            artifacts=ArtifactStore(db, storage, keys),
-            repository=Repository(storage, keys),
+            artifacts=artifacts,
+            repository=Repository(storage, keys, artifacts.vault),
             catalogs=CatalogSource(platform, settings.platform_schemas, settings.catalog_file),
             bell=Doorbell(settings.redis_url),
         )

@@ -32,7 +32,8 @@ class ArtifactStore:
 
     def __init__(self, db: Database, storage: Storage, keys: KeyRing, clock: Clock = utc_now) -> None:
         self._db, self._clock = db, clock
-        self._vault = PartVault(storage, keys)
+        self.vault = PartVault(storage, keys)
+        """Seals and opens; who keeps parts without rows shares its buffers."""
         self._digests = RunningDigests()
         self._sweeper = Sweeper(db, storage, clock)
 
@@ -76,7 +77,7 @@ class ArtifactStore:
             raise FailedPrecondition(
                 f"artifact {artifact_id}: expected OPEN, found {artifact.state}", reason="ARTIFACT_NOT_OPEN"
             )
-        return ArtifactWriter(artifact, self._db, self._vault, self._digests, self._clock, on_commit)
+        return ArtifactWriter(artifact, self._db, self.vault, self._digests, self._clock, on_commit)
 
     def reader(self, artifact_id: UUID, follow: Callable[[], bool] | None = None) -> ArtifactReader:
         """A reader. With `follow`, which says whether somebody still writes, an open artifact can be read as it grows.
@@ -86,7 +87,7 @@ class ArtifactStore:
         """
         with self._db.transaction() as session:
             artifact = look_up(session, artifact_id)
-        return ArtifactReader(artifact, self._db, self._vault, follow)
+        return ArtifactReader(artifact, self._db, self.vault, follow)
 
     def adopt(
         self, session: Session, artifact_id: UUID, owner_type: str, owner_id: UUID, expires_at: datetime | None

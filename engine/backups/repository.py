@@ -44,10 +44,11 @@ class _Keys:
 class Repository:
     """The backups of one storage, by artifact id. Safe to share between threads."""
 
-    def __init__(self, storage: Storage, keys: KeyRing) -> None:
+    def __init__(self, storage: Storage, keys: KeyRing, vault: PartVault | None = None) -> None:
+        """`vault` is one of the same storage and keys, to share its buffers: 50 MB in each."""
         self._storage = storage
         self._keys = keys
-        self._vault = PartVault(storage, keys)
+        self._vault = vault or PartVault(storage, keys)
 
     # --- reading
 
