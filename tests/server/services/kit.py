@@ -86,7 +86,7 @@ class Client:
 
     async def backup(self, *entities: str, as_: str = "admin", **fields: Any) -> backups_pb2.Backup:
         request = backups_pb2.CreateBackupRequest(
-            **{"request_id": str(uuid.uuid4()), "entity_types": entities} | fields  # type: ignore[arg-type]
+            **{"request_id": str(uuid.uuid4()), "entity_types": entities} | fields
         )
         return (await self.backups.CreateBackup(request, metadata=by(as_))).backup
 
@@ -97,7 +97,7 @@ class Client:
 
     async def restore(self, backup_id: str, as_: str = "admin", **fields: Any) -> restores_pb2.Restore:
         request = restores_pb2.CreateRestoreRequest(
-            **{"request_id": str(uuid.uuid4()), "backup_id": backup_id} | fields  # type: ignore[arg-type]
+            **{"request_id": str(uuid.uuid4()), "backup_id": backup_id} | fields
         )
         return (await self.restores.CreateRestore(request, metadata=by(as_))).restore
 

@@ -128,7 +128,7 @@ async def test_a_backup_of_what_one_may_not_read_is_unknown(client, edge, platfo
     page = await client.backups.ListBackups(backups_pb2.ListBackupsRequest(), metadata=by("carol"))
     assert [backup.backup_id for backup in page.backups] == [own.backup_id]
     for backup_id in (hidden.backup_id, mixed.backup_id, UNKNOWN):
-        one = {"backup_id": backup_id}
+        one: dict[str, Any] = {"backup_id": backup_id}
         work = one | {"request_id": str(uuid.uuid4())}
         for call in (
             client.backups.GetBackup(backups_pb2.GetBackupRequest(**one), metadata=by("carol")),
@@ -262,7 +262,7 @@ async def test_differences_come_as_pages_with_counts_on_the_first(client, edge, 
     secret = fields["password_hash"]
     assert (secret.masked, secret.HasField("old"), secret.HasField("new")) == (True, False, False)
 
-    only = {"job_id": job_id, "entity": "users", "kind": imports_pb2.CHANGE_KIND_INSERT}
+    only: dict[str, Any] = {"job_id": job_id, "entity": "users", "kind": imports_pb2.CHANGE_KIND_INSERT}
     inserts = await client.backups.ListBackupDifferences(backups_pb2.ListBackupDifferencesRequest(**only))
     assert [d.kind for d in inserts.differences] == [imports_pb2.CHANGE_KIND_INSERT]
     first = backups_pb2.ListBackupDifferencesRequest(job_id=job_id, page_size=2)

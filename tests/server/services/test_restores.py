@@ -304,7 +304,7 @@ async def test_a_restore_is_nobodys_who_lacks_the_right_to_all_of_it(client, edg
     made = await planned(client, edge)
     edge.grant("alex", "backups.*", "jobs.*", "imports.*")
     edge.grant("uma", "restores.*:users")
-    one = {"restore_id": made.restore_id}
+    one: dict[str, Any] = {"restore_id": made.restore_id}
     for subject in ("alex", "uma"):
         for call in (
             client.restore(made.backup_id, as_=subject),
