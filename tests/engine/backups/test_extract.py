@@ -344,6 +344,21 @@ def test_columns_that_came_and_went_and_changed_their_type(world):
     assert world.sql("SELECT id, amount, password, more FROM public.users WHERE id = 7") == [(7, "7.00", "hash7", 5)]
 
 
+def test_a_value_of_another_type_is_read_from_the_text_it_had(fresh):
+    """A cast may say something else: bpchar loses its padding by it."""
+    world = fresh("CREATE TABLE public.t (id int PRIMARY KEY, c char(3), a int[], j json)")
+    world.sql("""INSERT INTO public.t VALUES (1, 'a', '{1,2}', '{"a":  1}')""")
+    backup = back_up(world)
+    world.sql("DELETE FROM public.t")
+    world.sql("ALTER TABLE public.t ALTER c TYPE text, ALTER a TYPE bigint[], ALTER j TYPE jsonb")
+    world.resources.catalogs.forget()
+
+    row = extract(world, backup, keys(1), "t")
+    world.apply(row)
+
+    assert world.sql("SELECT c, a::text, j::text FROM public.t") == [("a  ", "{1,2}", '{"a": 1}')]
+
+
 def test_a_key_that_is_another_now_is_said(world):
     backup = back_up(world)
     world.sql("ALTER TABLE public.users RENAME id TO number")

@@ -6,6 +6,7 @@ import base64
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from sqlalchemy import select
 
 from engine.backups.model import VerifyLevel
 from engine.backups.service import Backups
+from engine.backups.verify import verify as prove
 from engine.db.models import AuditEventRow, BackupRow, JobEventRow, JobRow
 from engine.errors import DataLoss, FailedPrecondition, NotFound
 from engine.resources import open_resources
-from tests.engine.backups.kit import archive_of, back_up, caller_with
+from tests.engine.backups.kit import Told, archive_of, back_up, caller_with
 from tests.world import World
 
 L = VerifyLevel
@@ -101,6 +103,22 @@ def test_restored_counts_all_rows_and_leaves_nothing_on_the_platform(world):
 
     assert (job.progress["stage"], job.progress["rows_done"]) == ("LOAD", 102)
     assert world.sql(tables) == before
+
+
+@pytest.mark.parametrize("rows", ["(1), (2), (1)", "(1), (NULL)"])
+def test_two_rows_of_one_key_and_a_row_without_are_no_good_backup(fresh, rows):
+    """An index that let them in would be a defect of the platform, of which its own constraint says nothing."""
+    world = fresh("CREATE TABLE public.t (id int)")
+    world.sql(f"INSERT INTO public.t VALUES {rows}")
+    archive = archive_of(world, back_up(world))
+    (entity,) = archive.manifest.entities
+    archive.manifest = replace(archive.manifest, entities=(replace(entity, key=("id",)),))
+
+    prove(Told(world), archive, L.DECODED)
+    with pytest.raises(DataLoss) as caught:
+        prove(Told(world), archive, L.RESTORED)
+
+    assert caught.value.reason == "BACKUP_DAMAGED"
 
 
 def flip(world: World, row: BackupRow) -> None:
