@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import threading
 import time
 from datetime import timedelta
@@ -9,10 +10,11 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from sqlalchemy import select
 
 from engine.backups.service import Backups
 from engine.db.models import BackupRow, JobRow, RestoreRow
-from engine.errors import Aborted, FailedPrecondition, InvalidRequest, PermissionDenied
+from engine.errors import Aborted, DataOpsError, FailedPrecondition, InvalidRequest, PermissionDenied
 from engine.faults import InjectedFault
 from engine.imports.model import ChangeKind
 from engine.jobs.calls import Jobs
@@ -309,3 +311,19 @@ def test_owner_rights_are_enough_and_missing_ones_are_told(made, make_world, emp
     finally:
         world.sql("DROP SCHEMA IF EXISTS dataops_work CASCADE; REASSIGN OWNED BY plain TO CURRENT_USER")
         world.sql("DROP OWNED BY plain; DROP ROLE plain")
+
+
+@pytest.mark.parametrize(("key_id", "reason"), [("other", "KEY_UNKNOWN"), ("test", "KEY_WRONG")])
+def test_a_missing_or_wrong_key_is_told_at_the_call(pair, make_world, tmp_path, key_id, reason):
+    world, backup = pair
+    ring = tmp_path / "ring"
+    ring.write_text(f"{key_id} {base64.b64encode(bytes(range(1, 33))).decode()}\n")
+    other = make_world(world.resources.platform.dsn, key_file=ring)
+
+    with pytest.raises(DataOpsError) as caught:
+        plan(other, backup)
+
+    assert caught.value.reason == reason
+    assert other.work() == 0
+    with other.resources.db.transaction() as session:
+        assert session.scalars(select(RestoreRow)).all() == []
