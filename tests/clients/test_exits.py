@@ -31,7 +31,8 @@ BY_CALL_ALONE = {
     "DIFF_UNKNOWN",
     "RESTORE_UNKNOWN",
     "APPROVAL_BY_ANOTHER",
-    "PLATFORM_ROLE_UNKNOWN",  # of dataops-admin
+    "OUTCOME_UNKNOWN",  # of dataops-admin, as the next
+    "PLATFORM_ROLE_UNKNOWN",
 }
 EXITS = {
     "PERMISSION_DENIED": exits.DENIED,
