@@ -58,6 +58,11 @@ def test_a_bad_import_is_taken_back_by_the_backup_before_it(run: Run, stack: Sta
     differences = run("backup", "diff", backup["backup_id"], "users", "-q")["differences"]
     assert [(d["kind"], d["key"][0]["value"]) for d in differences] == [("UPDATE", ident)]
 
+    back = run(
+        "backup", "extract", backup["backup_id"], "--entity", "users", "--key", f"id={ident}", "--plan-only", "-q"
+    )
+    assert (back["plan"]["counts"]["updates"], back["plan"]["counts"]["inserts"]) == (1, 0)
+
     planned = run("restore", "plan", backup["backup_id"], "users", "--reason", "a bad import", "-q")
     assert planned["status"] == "AWAITING_CONFIRMATION"
     (entity,) = planned["plan"]["entities"]

@@ -244,7 +244,7 @@ async def test_the_phrase_of_a_restore_is_in_no_log_line_and_no_row_but_its_own(
 
 
 async def test_a_read_of_what_a_job_found_is_kept_with_the_job(shared_edge: Edge, monkeypatch: Any) -> None:
-    monkeypatch.setattr(Backups, "differences", lambda *_arguments: ([], "", []), raising=False)
+    monkeypatch.setattr(Backups, "differences", lambda *_arguments: ([], "", []))
     job_id = str(uuid.uuid4())
     request = backups_pb2.ListBackupDifferencesRequest(job_id=job_id).SerializeToString()
     await shared_edge.raw("/dataops.v1.BackupService/ListBackupDifferences", request)

@@ -13,9 +13,7 @@ from dataops.v1 import backups_pb2, common_pb2, imports_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 from sqlalchemy import select
 
-from engine.backups.model import ExtractRequest, RowKey
-from engine.backups.service import Backups
-from engine.db.models import BackupDiffRow, BackupRow, BackupVerificationRow, ImportRow, JobRow
+from engine.db.models import BackupDiffRow, BackupRow, BackupVerificationRow, JobRow
 from examples.platform import generate
 from tests.server.rpc import Edge
 from tests.server.services.kit import HEADER, by, refusal, row
@@ -35,6 +33,10 @@ def change(edge: Edge, backup_id: str, **values: Any) -> None:
         row = session.get_one(BackupRow, uuid.UUID(backup_id))
         for name, value in values.items():
             setattr(row, name, value)
+
+
+def key(number: int) -> backups_pb2.RowKey:
+    return backups_pb2.RowKey(values=[common_pb2.FieldValue(name="id", value=str(uuid.UUID(int=number)))])
 
 
 async def test_a_backup_is_made_and_shown_with_what_it_holds(client, platform_dsn):
@@ -289,26 +291,56 @@ async def test_differences_are_of_an_ended_job_and_of_who_may_see_the_backup(cli
     assert (await refusal(unknown))[1] == "DIFF_UNKNOWN"
 
 
-async def test_rows_taken_out_are_an_import(client, edge, monkeypatch):
-    planned, asked = await client.planned(), []
+async def test_rows_taken_out_are_an_import_that_brings_them_back(client, platform_dsn):
+    planned = await client.planned((HEADER + "".join(row(number) for number in range(1, 4))).encode())
+    apply = imports_pb2.ApplyImportRequest(import_id=planned.import_id, plan_digest=planned.plan.plan_digest)
+    await client.imports.ApplyImport(apply)
+    await client.run_jobs()
+    made = await client.backed_up("users")
+    with psycopg.connect(platform_dsn, autocommit=True) as connection:
+        connection.execute("DELETE FROM users WHERE email = 'u1@example.org'")
+        connection.execute("UPDATE users SET name = 'Live' WHERE email <> 'u1@example.org'")
 
-    def extract(self, caller, request, request_id, body_sha256):
-        asked.append(request)
-        with edge.db.transaction() as session:
-            return session.get_one(ImportRow, uuid.UUID(planned.import_id))
-
-    monkeypatch.setattr(Backups, "extract", extract, raising=False)
-    key = backups_pb2.RowKey(
-        values=[common_pb2.FieldValue(name="id", value="1"), common_pb2.FieldValue(name="country")]
-    )
     request = backups_pb2.ExtractBackupRowsRequest(
-        request_id=str(uuid.uuid4()), backup_id=UNKNOWN, entity="users", keys=[key]
+        request_id=str(uuid.uuid4()), backup_id=made.backup_id, entity="users", keys=[key(1), key(2), key(9)]
     )
-    answer = await client.backups.ExtractBackupRows(request)
+    begun = (await client.backups.ExtractBackupRows(request)).data_import
+    assert (begun.import_type, begun.entity_type) == (imports_pb2.IMPORT_TYPE_UPSERT, "users")
+    assert (await client.backups.ExtractBackupRows(request)).data_import.import_id == begun.import_id
+    await client.run_jobs()
+    found = await client.get(begun.import_id)
 
-    keys = (RowKey((("id", "1"), ("country", None))),)
-    assert asked == [ExtractRequest(uuid.UUID(UNKNOWN), "users", keys, "UPSERT")]
-    assert answer.data_import == planned
+    assert found.status == imports_pb2.IMPORT_STATUS_AWAITING_APPROVAL
+    counts = found.plan.counts
+    assert (counts.inserts, counts.updates, counts.deletes) == (1, 1, 0)
+    assert [notice.code for notice in found.plan.notices] == ["ROWS_NOT_IN_BACKUP"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "reason"),
+    [
+        ({"entity": "tokens"}, grpc.StatusCode.NOT_FOUND, "ENTITY_UNKNOWN"),
+        ({"keys": []}, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"),
+        ({"keys": [backups_pb2.RowKey()]}, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"),
+        ({"backup_id": UNKNOWN}, *NOT_FOUND),
+    ],
+)
+async def test_rows_that_cannot_be_taken_out_are_refused_at_once(client, fields, code, reason):
+    made = await client.backed_up("users")
+    wanted = {"request_id": str(uuid.uuid4()), "backup_id": made.backup_id, "entity": "users", "keys": [key(1)]}
+    request = backups_pb2.ExtractBackupRowsRequest(**wanted | fields)
+
+    assert await refusal(client.backups.ExtractBackupRows(request)) == (code, reason)
+
+
+async def test_a_key_without_a_value_is_none(client):
+    made = await client.backed_up("users")
+    null = backups_pb2.RowKey(values=[common_pb2.FieldValue(name="id")])
+    request = backups_pb2.ExtractBackupRowsRequest(
+        request_id=str(uuid.uuid4()), backup_id=made.backup_id, entity="users", keys=[null]
+    )
+
+    assert (await refusal(client.backups.ExtractBackupRows(request)))[1] == "KEY_INVALID"
 
 
 async def test_a_hold_keeps_a_backup_and_a_release_lets_it_go(client, edge):
