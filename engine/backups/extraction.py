@@ -65,13 +65,15 @@ def extract(
 
 
 def _mode(request: ExtractRequest) -> ImportType:
-    try:
-        return ImportType(request.import_type)
-    except ValueError:
-        raise InvalidRequest(
-            f"import_type: found {request.import_type[:80]!r}, expected one of {', '.join(ImportType)}",
-            reason="OPTION_INVALID",
-        ) from None
+    """Not REPLACE: to get some rows back would delete all others."""
+    fitting = (ImportType.ADDITIVE, ImportType.UPSERT)
+    for mode in fitting:
+        if request.import_type == mode:
+            return mode
+    raise InvalidRequest(
+        f"import_type: found {request.import_type[:80]!r}, expected one of {', '.join(fitting)}",
+        reason="OPTION_INVALID",
+    )
 
 
 def _keys(entity: Entity, request: ExtractRequest) -> list[Key]:

@@ -24,8 +24,9 @@ from engine.jobs.model import FINISHED, JobKind, JobState
 from engine.jobs.service import JobFilter
 from engine.paging import Page, Paging, by_number
 
-STARTED_BY = {JobKind.RESTORE_PLAN: "restores.create", JobKind.RESTORE: "restores.create"}
-"""What else it takes to try a job again, where `jobs.retry` would let in who may not start such work."""
+STARTED_BY: dict[str, str] = {JobKind.RESTORE_PLAN: "restores.create", JobKind.RESTORE: "restores.create"}
+"""What else it takes to try a job again, where `jobs.retry` would let in who may not start such work; and these are
+stopped only by who holds `restores.cancel`."""
 
 
 @dataclass(frozen=True)
@@ -95,12 +96,14 @@ class Jobs:
 
         Raises:
             NotFound: JOB_UNKNOWN, also for one whose entities' jobs the caller may neither change nor read.
-            PermissionDenied: PERMISSION_MISSING on one of its entities.
+            PermissionDenied: PERMISSION_MISSING on one of its entities, or for the work itself (a restore's).
         """
         now = self._clock()
         with self._db.transaction() as session:
             job = service.get_job(session, job_id, lock=True)
             _require(caller, "jobs.cancel", job)
+            if job.kind in STARTED_BY:
+                caller.require("restores.cancel", ANY)
             if job.state in (JobState.CANCEL_REQUESTED, *FINISHED):
                 return job, _facts(session, [job])
             intent = record_intent(session, caller, "jobs.cancel", "jobs", job_id, _details(job), now)
@@ -124,7 +127,7 @@ class Jobs:
         with self._db.transaction() as session:
             job = service.get_job(session, job_id, lock=True)
             _require(caller, "jobs.retry", job)  # of a repeated request too: it is answered with the job
-            if (start := STARTED_BY.get(JobKind(job.kind))) is not None:
+            if (start := STARTED_BY.get(job.kind)) is not None:
                 caller.require(start, ANY)
 
             def again() -> uuid.UUID:

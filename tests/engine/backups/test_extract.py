@@ -397,3 +397,10 @@ def test_every_type_comes_back_by_an_extraction(made):
     assert counts(row)["unchanged"] == len(before) // 2
     assert world.apply(row).status == "COMPLETED"
     assert everything.rows("everything") == before
+
+
+def test_to_get_some_rows_back_never_replaces_the_others(world):
+    backup = back_up(world, "users")
+
+    with pytest.raises(InvalidRequest, match="OPTION_INVALID"):
+        begin(world, backup, keys(1), mode="REPLACE")

@@ -324,6 +324,18 @@ async def test_a_restores_job_is_tried_again_only_by_who_may_restore(stub, edge,
     assert (await retry("ruth")).job.state == jobs_pb2.JOB_STATE_PENDING
 
 
+async def test_a_restores_job_is_stopped_only_by_who_may_stop_restores(stub, edge):
+    edge.grant("alex", "jobs.*", "backups.*", "restores.read")
+    edge.grant("ruth", "jobs.read", "jobs.cancel", "restores.cancel")
+    request = jobs_pb2.CancelJobRequest(job_id=str(job(edge, "users", kind="RESTORE_PLAN")))
+
+    refused = await refusal(stub.CancelJob(request, metadata=(("subject", "alex"),)))
+
+    assert refused == (grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_MISSING")
+    answer = await stub.CancelJob(request, metadata=(("subject", "ruth"),))
+    assert answer.job.state == jobs_pb2.JOB_STATE_CANCELLED
+
+
 async def test_a_restores_job_is_seen_by_who_may_see_its_entities_jobs(stub, edge):
     edge.grant("carol", "jobs.read:users")
     own, other = str(job(edge, "users", kind="RESTORE")), str(job(edge, "users", "points", kind="RESTORE"))
