@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -13,17 +11,17 @@ from typing import Annotated
 import structlog
 import typer
 
-from engine import telemetry
 from engine.access.grants import list_grants
 from engine.access.service import bootstrap, find_principal, principals
 from engine.admin import prepare as preparing
+from engine.admin.cli_keys import keys
+from engine.admin.cli_repository import repository, rescue
 from engine.admin.configuration import document
 from engine.admin.doctor import diagnose
 from engine.admin.doctor.text import as_text
+from engine.admin.session import admin_settings, control_database
 from engine.clock import utc_now
-from engine.config import Settings, load_settings
 from engine.db import migrate
-from engine.db.database import Database
 from engine.errors import DataOpsError, NotFound, PlatformNotPrepared
 from engine.paging import MAX_SIZE, Paging
 
@@ -32,6 +30,9 @@ config = typer.Typer(no_args_is_help=True, help="The settings.")
 grants = typer.Typer(no_args_is_help=True, help="Roles in principals' hands.")
 app.add_typer(config, name="config")
 app.add_typer(grants, name="grants")
+app.add_typer(keys, name="keys")
+app.add_typer(repository, name="repository")
+app.add_typer(rescue, name="rescue")
 
 log = structlog.get_logger(__name__)
 
@@ -55,9 +56,9 @@ def main() -> None:
 @app.command()
 def upgrade(revision: Annotated[str, typer.Option(help="The revision to reach.")] = "head") -> None:
     """Bring the control schema to this release's revision; a one-shot step of each deployment."""
-    settings = _settings()
+    settings = admin_settings()
     migrate.upgrade(settings.control_dsn, revision)
-    with _database(settings) as db:
+    with control_database(settings) as db:
         typer.echo(f"control schema: at revision {migrate.require_revision(db.engine)}")
 
 
@@ -72,7 +73,7 @@ def prepare(
 ) -> None:
     """Make in the platform database what the service needs there; where that is not allowed, show the SQL for it."""
     if not (role and (dsn or sql)):  # else no setting is asked: who owns the database need not have ours
-        settings = _settings()
+        settings = admin_settings()
         role = role or preparing.service_role(settings)
         dsn = dsn or settings.platform_dsn
     if sql:
@@ -94,7 +95,7 @@ def doctor(
     everything: Annotated[bool, typer.Option("--all", help="Also show what is OK, table by table.")] = False,
 ) -> None:
     """Say what works here, what is refused and why, and the SQL that mends it. Exit code 1 when there is an ERROR."""
-    report = diagnose(_settings())
+    report = diagnose(admin_settings())
     if output is Output.JSON:
         typer.echo(json.dumps(report.as_document(), indent=2, ensure_ascii=False))
     else:
@@ -122,7 +123,7 @@ def config_docs(
 @config.command("check")
 def config_check() -> None:
     """Read the settings of this environment and say whether they hold; values are not shown."""
-    settings = _settings()
+    settings = admin_settings()
     typer.echo(f"settings: {len(settings.model_fields_set)} given, all of them valid")
 
 
@@ -131,8 +132,8 @@ def grants_list(
     subject: Annotated[str, typer.Option(help="Only this subject of the configured issuer.")] = "",
 ) -> None:
     """Show who holds which role, newest first."""
-    settings = _settings()
-    with _database(settings) as db, db.transaction() as session:
+    settings = admin_settings()
+    with control_database(settings) as db, db.transaction() as session:
         of = None
         if subject:
             found = find_principal(session, settings.jwt_issuer, subject)
@@ -154,26 +155,10 @@ def grants_list(
 @grants.command("bootstrap")
 def grants_bootstrap(subject: Annotated[str, typer.Argument(help="Subject of the configured issuer.")]) -> None:
     """Make a subject super_admin: the way back in when nobody is any more. Written to the audit log."""
-    settings = _settings()
-    with _database(settings) as db, db.transaction() as session:
+    settings = admin_settings()
+    with control_database(settings) as db, db.transaction() as session:
         made = bootstrap(session, settings.jwt_issuer, [subject], utc_now())
     typer.echo(f"{subject}: {'is super_admin now' if made else 'was super_admin already'}")
-
-
-def _settings() -> Settings:
-    settings = load_settings()
-    telemetry.configure(settings.log_format)
-    return settings
-
-
-@contextmanager
-def _database(settings: Settings) -> Iterator[Database]:
-    db = Database(settings.control_dsn, pool_size=1, application_name="dataops: admin")
-    try:
-        migrate.require_revision(db.engine)
-        yield db
-    finally:
-        db.close()
 
 
 if __name__ == "__main__":

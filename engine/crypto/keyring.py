@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidTag
@@ -58,21 +59,7 @@ class KeyRing:
         Raises:
             InvalidRequest: KEYS_INVALID when a line has another form, an id stands twice or there is no key.
         """
-        keys: dict[str, bytes] = {}
-        for number, line in enumerate(text.replace(";", "\n").splitlines(), start=1):
-            fields = line.partition("#")[0].split()
-            if not fields:
-                continue
-            if len(fields) != 2:
-                raise _invalid(f"line {number}: expected `<key id> <base64>`, found {len(fields)} fields")
-            if fields[0] in keys:
-                raise _invalid(f"line {number}: key id {fields[0][:40]!r} stands twice")
-            try:
-                keys[fields[0]] = base64.b64decode(fields[1], validate=True)
-            except binascii.Error:
-                raise _invalid(f"line {number}: key {fields[0][:40]!r} is not base64") from None
-        if not keys:
-            raise _invalid("expected at least one key, found none")
+        keys = parse_keys(text)
         return cls(keys, active_id or next(iter(keys)))
 
     @classmethod
@@ -86,12 +73,14 @@ class KeyRing:
             if not settings.keys:
                 raise InvalidRequest("key ring: set key_file or keys", reason="KEYS_MISSING")
             return cls.parse(settings.keys, settings.active_key)
-        try:
-            text = settings.key_file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            problem = error.strerror if isinstance(error, OSError) else "not text"
-            raise InvalidRequest(f"key ring: cannot read key_file: {problem}", reason="KEYS_MISSING") from None
-        return cls.parse(text, settings.active_key)
+        return cls.from_file(settings.key_file, settings.active_key)
+
+    @classmethod
+    def from_file(cls, path: Path, active_id: str = "") -> KeyRing:
+        """Raises:
+        InvalidRequest: KEYS_MISSING when it cannot be read; KEYS_INVALID.
+        """
+        return cls.parse(read_key_file(path), active_id)
 
     @property
     def ids(self) -> frozenset[str]:
@@ -127,6 +116,40 @@ class KeyRing:
                 reason="KEY_WRONG",
                 metadata={"key_id": wrapped.key_id},
             ) from None
+
+
+def read_key_file(path: Path) -> str:
+    """Raises:
+    InvalidRequest: KEYS_MISSING when it cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        problem = error.strerror if isinstance(error, OSError) else "not text"
+        raise InvalidRequest(f"key ring: cannot read key_file: {problem}", reason="KEYS_MISSING") from None
+
+
+def parse_keys(text: str) -> dict[str, bytes]:
+    """The keys themselves, in their order: for who prints or writes a ring. Everybody else takes a `KeyRing`.
+
+    Raises: as `KeyRing.parse`.
+    """
+    keys: dict[str, bytes] = {}
+    for number, line in enumerate(text.replace(";", "\n").splitlines(), start=1):
+        fields = line.partition("#")[0].split()
+        if not fields:
+            continue
+        if len(fields) != 2:
+            raise _invalid(f"line {number}: expected `<key id> <base64>`, found {len(fields)} fields")
+        if fields[0] in keys:
+            raise _invalid(f"line {number}: key id {fields[0][:40]!r} stands twice")
+        try:
+            keys[fields[0]] = base64.b64decode(fields[1], validate=True)
+        except binascii.Error:
+            raise _invalid(f"line {number}: key {fields[0][:40]!r} is not base64") from None
+    if not keys:
+        raise _invalid("expected at least one key, found none")
+    return keys
 
 
 def _invalid(problem: str) -> InvalidRequest:

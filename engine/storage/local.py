@@ -32,21 +32,27 @@ BLOCK = 4096
 class LocalStorage:
     """A `Storage` in a folder of this machine, or one that several machines mount. Files are 0600, folders 0700."""
 
-    def __init__(self, root: Path) -> None:
-        """Raises: Unavailable: STORAGE_FAILED when the folder cannot be made or written."""
+    def __init__(self, root: Path, *, make: bool = True) -> None:
+        """Without `make` nothing is touched before the first `put`: a copy that is mounted read-only can be read.
+
+        Raises: Unavailable: STORAGE_FAILED when the folder cannot be made or written.
+        """
         self._root = root.absolute()
         self._scratch: list[mmap.mmap] = []
         self._lock = threading.Lock()
         self._known_folders: set[Path] = set()
         self._direct = hasattr(os, "O_DIRECT")
-        with _translated():
-            (self._root / TEMPORARY).mkdir(mode=0o700, parents=True, exist_ok=True)
-            _flush_folder(self._root)
+        if make:
+            with _translated():
+                (self._root / TEMPORARY).mkdir(mode=0o700, parents=True, exist_ok=True)
+                _flush_folder(self._root)
+            self._known_folders.add(self._root / TEMPORARY)
 
     def put(self, name: str, data: bytes | memoryview) -> None:
         target = self._root / checked_name(name)
         temporary = self._root / TEMPORARY / secrets.token_hex(16)
         with _translated():
+            self._make_folder(temporary.parent)
             self._make_folder(target.parent)
             try:
                 self._write(temporary, memoryview(data))

@@ -14,10 +14,11 @@ _shared: dict[str, MemoryStorage] = {}
 _lock = threading.Lock()
 
 
-def storage_from(setting: str) -> Storage:
+def storage_from(setting: str, *, existing: bool = False) -> Storage:
     """The storage that `setting` names: a folder (made when missing), `memory:`, or `memory:<name>`.
 
-    `memory:` is a new one each time; one with a name is shared by everything in this process that names it.
+    `memory:` is a new one each time; one with a name is shared by everything in this process that names it. With
+    `existing` a folder must be there, and nothing is made in it.
 
     Raises:
         InvalidRequest: STORAGE_SETTING when it is empty or of a kind this release does not know.
@@ -33,4 +34,6 @@ def storage_from(setting: str) -> Storage:
             f"artifacts: expected a folder or `memory:`, found {setting.partition('://')[0]!r}",
             reason="STORAGE_SETTING",
         )
-    return LocalStorage(Path(setting))
+    if existing and not Path(setting).is_dir():
+        raise InvalidRequest("artifacts: found no such folder", reason="STORAGE_SETTING")
+    return LocalStorage(Path(setting), make=not existing)

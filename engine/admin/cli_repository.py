@@ -1,0 +1,149 @@
+"""`dataops-admin repository` and `rescue`: what the storage holds, with and without a control schema."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine.admin import adopt as adopting
+from engine.admin import rescue as rescuing
+from engine.admin.session import admin_settings, control_database
+from engine.backups.repository import Repository
+from engine.clock import utc_now
+from engine.crypto.keyring import KeyRing
+from engine.errors import DataOpsError
+from engine.ids import parse_id
+from engine.storage import storage_from
+
+repository = typer.Typer(no_args_is_help=True, help="The backups that the storage holds.")
+rescue = typer.Typer(
+    no_args_is_help=True,
+    help="Backups by their folder and the key ring alone: no control schema and no settings are needed.",
+)
+
+Artifacts = Annotated[str, typer.Option("--artifacts", help="The folder of the artifacts, or a copy of it.")]
+KeyFile = Annotated[Path, typer.Option("--key-file", help="The key ring's file.")]
+Backup = Annotated[str, typer.Option("--backup", help="Its id, or how it begins; all of them if not given.")]
+
+
+class Output(StrEnum):
+    """How a list is shown."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+Shown = Annotated[Output, typer.Option("-o", "--output", help="For people, or for programs.")]
+
+
+class Level(StrEnum):
+    """How far a proof goes."""
+
+    PRESENT = "present"
+    DECODED = "decoded"
+
+
+@repository.callback()
+def _repository() -> None:
+    """Keeps `adopt` a command of its own while it is the only one."""
+
+
+@repository.command("adopt")
+def adopt(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be done.")] = False,
+    settings_of: Annotated[
+        str,
+        typer.Option(
+            "--settings",
+            metavar="BACKUP_ID",
+            help="Also put back the roles, principals, grants and holds of this backup where they are missing.",
+        ),
+    ] = "",
+) -> None:
+    """Make records of backups that the storage has and the control schema lacks, as after its loss."""
+    settings = admin_settings()
+    backup_id: uuid.UUID | None = parse_id(settings_of, "settings") if settings_of else None
+    backups = Repository(storage_from(settings.artifacts), KeyRing.from_settings(settings))
+    left = 0
+    with control_database(settings) as db:
+        for told in adopting.adopt(db, backups, settings, utc_now(), dry_run=dry_run):
+            left += told.outcome == "left"
+            outcome = "would be adopted" if dry_run and told.outcome == "adopted" else told.outcome
+            name = f"{told.backup_id} {told.name}" if told.backup_id else f"artifact {told.artifact_id}"
+            typer.echo(f"{outcome}: {name}" + (f" ({told.why})" if told.why else ""))
+        if backup_id is not None:
+            archive = adopting.archive_of(backups, backup_id)
+            if dry_run:
+                typer.echo(f"would be put back where missing: {archive.manifest.settings['rows']} rows of settings")
+            else:
+                for line in adopting.put_back(db, archive, utc_now()):
+                    typer.echo(f"put back: {line}")
+    if left:
+        raise typer.Exit(1)
+
+
+@rescue.command("list")
+def rescue_list(artifacts: Artifacts, key_file: KeyFile, output: Shown = Output.TEXT) -> None:
+    """List the backups, newest first, and what is damaged, with the reason. Exit code 1 when something is."""
+    found = rescuing.find_all(rescuing.open_repository(artifacts, key_file))
+    if output is Output.JSON:
+        typer.echo(json.dumps([rescuing.record_of(one) for one in found], indent=2, ensure_ascii=False))
+    elif not found:
+        typer.echo(f"found no backup in {artifacts}", err=True)
+    else:
+        for line in rescuing.lines_of(found):
+            typer.echo(line)
+    if any(one.error for one in found):
+        raise typer.Exit(1)
+
+
+@rescue.command("verify")
+def rescue_verify(
+    artifacts: Artifacts,
+    key_file: KeyFile,
+    backup: Backup = "",
+    level: Annotated[
+        Level, typer.Option(help="present: every object is there; decoded: every byte is opened, hashed and counted.")
+    ] = Level.DECODED,
+) -> None:
+    """Prove one backup or all of them. Exit code 1 when one does not pass."""
+    backups = rescuing.open_repository(artifacts, key_file)
+    work, bad = rescuing.Terminal(), 0
+    found = rescuing.find_all(backups)
+    if backup:
+        archive = rescuing.pick(backups, backup)
+        found = [one for one in found if one.artifact_id == archive.manifest.artifact_id]
+    for one in found:
+        name = one.archive.manifest.backup_id if one.archive else f"artifact {one.artifact_id}"
+        try:
+            if one.error is not None or one.archive is None:
+                raise one.error or AssertionError
+            rescuing.verify(one.archive, work, present_only=level is Level.PRESENT)
+        except DataOpsError as error:
+            bad += 1
+            typer.echo(f"{name}: DAMAGED: {error}")
+        else:
+            typer.echo(f"{name}: good, {level}")
+    if bad:
+        raise typer.Exit(1)
+
+
+@rescue.command("show")
+def rescue_show(
+    backup: Annotated[str, typer.Argument(help="The backup's id, or how it begins.")],
+    artifacts: Artifacts,
+    key_file: KeyFile,
+    output: Shown = Output.TEXT,
+) -> None:
+    """Show what a backup says of itself: entities, columns, rows, what is not in it."""
+    archive = rescuing.pick(rescuing.open_repository(artifacts, key_file), backup)
+    if output is Output.JSON:
+        typer.echo(archive.manifest.encoded().decode())
+        return
+    for line in rescuing.describe(archive):
+        typer.echo(line)

@@ -1,0 +1,162 @@
+"""The format page against the bytes of a backup: an independent reader, run as a script, that knows nothing of ours."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from engine.backups.model import BackupRequest
+from engine.backups.repository import Repository
+from engine.backups.service import Backups
+from engine.crypto.keyring import KeyRing
+from engine.db.models import BackupRow
+from engine.storage import storage_from
+from examples.stack.servers import postgres_bin
+from tests.every_type import make_types
+from tests.world import World
+
+DOCS = Path(__file__).resolve().parents[3] / "docs"
+SCRIPT = DOCS / "read_backup.py"
+
+SCHEMA = (
+    "CREATE TABLE public.things (id int PRIMARY KEY, note text);"
+    "INSERT INTO public.things SELECT n, repeat(md5(n::text), 20) FROM generate_series(1, 20000) n;"
+    "CREATE TABLE public.empty (id int);"
+)
+
+
+class Site:
+    """A world with a backup, and the two things that a reader gets."""
+
+    def __init__(self, world: World, folder: Path) -> None:
+        self.world, self.artifacts = world, Path(world.resources.settings.artifacts)
+        self.key_file = folder / "ring"
+        self.key_file.write_text(world.resources.settings.keys)
+
+    def backup(self, *entities: str) -> BackupRow:
+        backups = Backups(self.world.resources)
+        row = backups.create(self.world.caller, BackupRequest(entities), *self.world.request())
+        self.world.work()
+        row = backups.get(self.world.caller, row.id)
+        assert row.status == "COMPLETED", row.error
+        return row
+
+    def read(self, *options: str) -> subprocess.CompletedProcess[bytes]:
+        command = [sys.executable, "-I", str(SCRIPT), str(self.artifacts), "--key-file", str(self.key_file), *options]
+        environment = {"PATH": os.defpath, "LANG": "C.UTF-8"}
+        return subprocess.run(command, capture_output=True, timeout=120, check=False, env=environment, cwd="/")
+
+    def psql(self, query: str) -> bytes:
+        """What psql's COPY gives, under the settings that the format's page names."""
+        pinned = {"DateStyle": "ISO,MDY", "IntervalStyle": "postgres", "TimeZone": "UTC", "extra_float_digits": "3"}
+        pinned |= {"bytea_output": "hex", "lc_monetary": "C", "search_path": "pg_catalog", "client_encoding": "UTF8"}
+        environment = {"PGOPTIONS": " ".join(f"-c {name}={value}" for name, value in pinned.items())}
+        command = [str(postgres_bin() / "psql"), "-X", "-q", "-d", self.world.resources.platform.dsn]
+        done = subprocess.run(
+            [*command, "-c", f"COPY ({query}) TO STDOUT"], capture_output=True, timeout=60, env=environment, check=True
+        )
+        return done.stdout
+
+    def stored(self, kind: str) -> list[Path]:
+        return sorted(path for path in (self.artifacts / kind).rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def site(made: Callable[..., World], tmp_path: Path) -> Site:
+    return Site(made(SCHEMA), tmp_path)
+
+
+def test_rows_are_those_of_psqls_copy(site: Site) -> None:
+    row = site.backup()
+    assert len(site.stored("segments")) >= 3
+
+    shown = site.read("--entity", "things", "--backup", str(row.id))
+    assert (shown.returncode, shown.stderr) == (0, b"")
+    assert shown.stdout == site.psql("SELECT * FROM public.things ORDER BY id")
+    assert site.read("--entity", "empty").stdout == b""
+
+
+def test_every_type_reads_as_psqls_copy_gives_it(made: Callable[..., World], empty_dsn: str, tmp_path: Path) -> None:
+    with psycopg.connect(empty_dsn, autocommit=True) as connection:
+        types = make_types(connection)
+        columns = ", ".join(f"c{n} {case.type}" for n, case in enumerate(types))
+        connection.execute(f"CREATE TABLE public.every (id serial PRIMARY KEY, {columns})".encode())
+        for number, case in enumerate(types):
+            with connection.cursor() as cursor:
+                insert = f"INSERT INTO public.every (c{number}) VALUES (%s)".encode()
+                cursor.executemany(insert, [(value,) for value in (*case.values, None)])
+    site = Site(made(""), tmp_path)
+    site.backup("every")
+
+    shown = site.read("--entity", "every")
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout == site.psql("SELECT * FROM public.every ORDER BY id")
+    assert shown.stdout.count(b"\n") > len(types)
+
+
+def test_backups_and_their_entities_are_listed(site: Site) -> None:
+    first, second = site.backup("empty"), site.backup()
+    listed = site.read()
+    assert listed.returncode == 0, listed.stderr
+    lines = [line.split("\t") for line in listed.stdout.decode().splitlines()]
+    assert [line[0] for line in lines] == [str(first.id), str(second.id)]
+    assert lines[1][1:2] + lines[1][3:] == ["MANUAL", "20000", (second.manifest_sha256 or b"").hex(), second.name]
+
+    entities = site.read("--backup", str(second.id))
+    assert (entities.returncode, entities.stderr) == (0, b"")
+    assert sorted(entities.stdout.decode().splitlines()) == ["empty\t0\tid", "things\t20000\tid, note"]
+    assert site.read("--entity", "things").returncode == 1, "there are two, and none was named"
+    assert site.read("--entity", "none", "--backup", str(second.id)).returncode == 1
+
+
+@pytest.mark.parametrize("kind", ["segments", "keys", "manifests"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "gone", "swap"])
+def test_damage_is_refused(kind: str, damage: str, site: Site) -> None:
+    row = site.backup()
+    path, *others = site.stored(kind)
+    data = path.read_bytes()
+    if damage == "flip":
+        path.write_bytes(data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1 :])
+    elif damage == "cut":
+        path.write_bytes(data[:-20])
+    elif damage == "swap" and others:
+        path.write_bytes(others[0].read_bytes())
+    else:
+        path.unlink()
+
+    shown = site.read("--backup", str(row.id))
+    assert shown.returncode == 1
+    assert b"Traceback" not in shown.stderr, shown.stderr
+    assert shown.stderr != b""
+
+
+def test_the_wrong_ring_is_refused_and_a_rotated_one_reads(site: Site, tmp_path: Path) -> None:
+    row = site.backup("things")
+    assert row.artifact_id is not None
+    good = site.key_file.read_text().strip()
+    other = "new " + "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY="
+    site.key_file.write_text(other)
+    assert b"lacks the key" in site.read().stderr
+    site.key_file.write_text(f"{other}\n{good}\n# a comment\n")
+    Repository(storage_from(str(site.artifacts)), KeyRing.parse(site.key_file.read_text())).rewrap(row.artifact_id)
+    site.key_file.write_text(other)
+
+    shown = site.read("--entity", "things")
+    assert shown.stdout == site.psql("SELECT * FROM public.things ORDER BY id")
+    for content in ("", "new", "new AAAA", "new !"):
+        site.key_file.write_text(content)
+        refused = site.read()
+        assert (refused.returncode, b"Traceback" in refused.stderr) == (1, False)
+
+
+def test_the_reader_knows_nothing_of_ours() -> None:
+    source = SCRIPT.read_text()
+    imports = {line.split()[1].split(".")[0] for line in source.splitlines() if line.startswith(("import ", "from "))}
+
+    assert imports - set(sys.stdlib_module_names) == {"cryptography", "zstandard"}
