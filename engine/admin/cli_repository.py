@@ -12,8 +12,11 @@ import typer
 
 from engine.admin import adopt as adopting
 from engine.admin import rescue as rescuing
+from engine.admin import rescue_restore as restoring
 from engine.admin.session import admin_settings, control_database
+from engine.backups.model import VerifyLevel
 from engine.backups.repository import Repository
+from engine.backups.verify import condemns, verify
 from engine.clock import utc_now
 from engine.crypto.keyring import KeyRing
 from engine.errors import DataOpsError
@@ -42,10 +45,14 @@ Shown = Annotated[Output, typer.Option("-o", "--output", help="For people, or fo
 
 
 class Level(StrEnum):
-    """How far a proof goes."""
+    """How far a proof goes: the words of `VerifyLevel`, as a command line has them."""
 
     PRESENT = "present"
     DECODED = "decoded"
+    RESTORED = "restored"
+
+
+Dsn = Annotated[str, typer.Option("--dsn", help="The platform database; a password is better left to PGPASSWORD.")]
 
 
 @repository.callback()
@@ -108,12 +115,17 @@ def rescue_verify(
     key_file: KeyFile,
     backup: Backup = "",
     level: Annotated[
-        Level, typer.Option(help="present: every object is there; decoded: every byte is opened, hashed and counted.")
+        Level,
+        typer.Option(
+            help="present: every object is there; decoded: every byte is opened, hashed and counted; restored: every"
+            " row is loaded into temporary tables of --dsn and compared.",
+        ),
     ] = Level.DECODED,
+    dsn: Dsn = "",
 ) -> None:
     """Prove one backup or all of them. Exit code 1 when one does not pass."""
     backups = rescuing.open_repository(artifacts, key_file)
-    work, bad = rescuing.Terminal(), 0
+    work, bad = rescuing.Terminal(dsn), 0
     found = rescuing.find_all(backups)
     if backup:
         archive = rescuing.pick(backups, backup)
@@ -123,10 +135,11 @@ def rescue_verify(
         try:
             if one.error is not None or one.archive is None:
                 raise one.error or AssertionError
-            rescuing.verify(one.archive, work, present_only=level is Level.PRESENT)
+            verify(work, one.archive, VerifyLevel[level.name])
         except DataOpsError as error:
             bad += 1
-            typer.echo(f"{name}: DAMAGED: {error}")
+            word = "DAMAGED" if condemns(error) else "not proven"
+            typer.echo(f"{name}: {word}: {error}")
         else:
             typer.echo(f"{name}: good, {level}")
     if bad:
@@ -147,3 +160,40 @@ def rescue_show(
         return
     for line in rescuing.describe(archive):
         typer.echo(line)
+
+
+@rescue.command("restore")
+def rescue_restore(
+    backup: Annotated[str, typer.Argument(help="The backup's id, or how it begins.")],
+    artifacts: Artifacts,
+    key_file: KeyFile,
+    dsn: Annotated[str, typer.Option("--dsn", help="The database to restore into, as the owner of its tables.")],
+    entity: Annotated[list[str] | None, typer.Option(help="Only this entity; may be repeated.")] = None,
+    rename: Annotated[
+        list[str] | None,
+        typer.Option(help="entity.old=new: a column that is called otherwise now; entity.old= if it is none any more."),
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Only show what it would do.")] = False,
+    phrase: Annotated[
+        str, typer.Option(help="What has to be typed, without its last word, where nobody can be asked.")
+    ] = "",
+) -> None:
+    """Go back to a backup: planned and shown, confirmed by a typed phrase, backed up first, in one transaction, proven
+    before it commits. Stop the service first: it cannot see this."""
+    backups = rescuing.open_repository(artifacts, key_file)
+    archive = rescuing.pick(backups, backup)
+    names = restoring.chosen(archive, entity or [])
+    renames = [restoring.rename_of(text) for text in rename or []]
+    work = restoring.Rescue(backups, archive, restoring.RestoringTerminal(dsn), names, renames)
+    planned = work.plan()
+    for line in restoring.lines_of_plan(planned):
+        typer.echo(line)
+    if plan:
+        return
+    if not restoring.confirmed(planned, phrase, input):
+        typer.echo("another phrase; nothing was touched", err=True)
+        raise typer.Exit(1)
+    facts = work.restore(planned)
+    for done in facts["entities"]:
+        typer.echo(f"restored: {done['entity']}, {done['rows_after']:,} rows, equal to the backup")
+    typer.echo(f"what was there before is backup {facts['backup_id']}, in the same folder")

@@ -121,25 +121,6 @@ def pick(repository: Repository, name: str) -> Archive:
     return match.archive
 
 
-def verify(archive: Archive, work: Terminal, *, present_only: bool = False) -> None:
-    """Proves the backup: its objects are there; then every byte is opened, decompressed, hashed and counted.
-
-    Raises:
-        DataLoss: BACKUP_INCOMPLETE, BACKUP_DAMAGED, PART_DAMAGED, PART_MISSING, KEY_WRONG.
-    """
-    archive.require_present(work.check)
-    if present_only:
-        return
-    manifest, done = archive.manifest, 0
-    work.stage("VERIFY", rows=sum(entity.rows for entity in manifest.entities))
-    for entity in manifest.entities:
-        for block in archive.rows(entity, work.check):
-            done += block.count(b"\n")
-            work.progress(rows=done)
-    for _ in archive.settings():
-        work.check()
-
-
 # --- for people and programs
 
 

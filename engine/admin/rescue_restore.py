@@ -41,7 +41,8 @@ class RestoringTerminal(Terminal):
         """No job, no fence."""
 
     def notice(self, code: str, message: str, *, severity: Severity = Severity.INFO, **metadata: str) -> None:
-        self.say(f"{code}: {message}")
+        del severity, metadata
+        self._out.write(f"{code}: {message}\n")
 
 
 @dataclass(frozen=True)
@@ -141,9 +142,12 @@ def rename_of(text: str) -> Rename:
     return Rename(entity, old, new)
 
 
-def confirmed(plan: dict[str, Any], ask: Callable[[str], str]) -> bool:
-    """Whether the phrase was typed as it is shown."""
+def confirmed(plan: dict[str, Any], given: str, ask: Callable[[str], str]) -> bool:
+    """Whether the phrase was typed as it is shown; or given beforehand, without the letters that are drawn now: it says
+    how much is lost all the same."""
     phrase = phrase_of(plan)
+    if given:
+        return secrets.compare_digest(given.strip().encode(), phrase.rpartition(" ")[0].encode())
     typed = ask(f"to restore, type: {phrase}\n> ").strip()
     return secrets.compare_digest(typed.encode(), phrase.encode())
 

@@ -25,12 +25,15 @@ SELECT n.nspname AS schema, c.relname AS name, pg_get_indexdef(i.indexrelid) AS 
        i.indisclustered AS clustered,
        ARRAY(SELECT format('%%s=%%s', a.attnum, a.attstattarget) FROM pg_attribute a
              WHERE a.attrelid = i.indexrelid AND a.attstattarget >= 0 ORDER BY a.attnum) AS statistics,
-       k.conname AS "constraint", pg_get_constraintdef(k.oid) AS constraint_definition,
-       obj_description(k.oid, 'pg_constraint') AS constraint_comment
-FROM pg_index i LEFT JOIN pg_constraint k ON k.conindid = i.indexrelid AND k.conrelid = i.indrelid AND k.contype = 'u'
+       k.conname AS "constraint", concat(
+           CASE k.contype WHEN 'p' THEN 'PRIMARY KEY' ELSE 'UNIQUE' END, ' USING INDEX ', quote_ident(c.relname),
+           CASE WHEN k.condeferrable THEN ' DEFERRABLE' END, CASE WHEN k.condeferred THEN ' INITIALLY DEFERRED' END
+       ) AS constraint_definition, obj_description(k.oid, 'pg_constraint') AS constraint_comment
+FROM pg_index i
+LEFT JOIN pg_constraint k ON k.conindid = i.indexrelid AND k.conrelid = i.indrelid AND k.contype IN ('p', 'u')
 JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_tablespace t ON t.oid = c.reltablespace
-WHERE i.indrelid = %(table)s::regclass AND i.indisvalid AND (%(unique)s OR NOT i.indisunique) AND NOT i.indisprimary
+WHERE i.indrelid = %(table)s::regclass AND i.indisvalid AND (%(unique)s OR NOT i.indisunique)
   AND NOT i.indisreplident AND NOT i.indisexclusion
   AND has_schema_privilege(n.oid, 'CREATE') AND (t.oid IS NULL OR has_tablespace_privilege(t.oid, 'CREATE'))
   AND NOT EXISTS (SELECT FROM pg_constraint o WHERE o.conindid = i.indexrelid AND o.oid IS DISTINCT FROM k.oid)
@@ -53,8 +56,8 @@ class PlainIndex:
     clustered: bool
     statistics: list[str]
     constraint: str | None = None
-    """The unique constraint it belongs to, if it is one's; then that is dropped and made again."""
-    constraint_definition: str | None = None
+    """The key it belongs to, if it is one's; then that is dropped, and made again of the index."""
+    constraint_definition: str = ""
     constraint_comment: str | None = None
 
     @property
@@ -63,8 +66,8 @@ class PlainIndex:
 
 
 def plain_indexes(connection: Connection, entity: Entity, *, unique: bool = False) -> list[PlainIndex]:
-    """The indexes of the table that may be dropped, with `unique` also those that are; none for a partitioned table or
-    one that is not ours.
+    """The indexes of the table that may be dropped, with `unique` also those that are, keys among them; none for a
+    partitioned table or one that is not ours.
 
     Building one takes the right to make relations in its schema, which owning the table does not bring: since
     PostgreSQL 15 `public` gives it to nobody but the database's owner.
@@ -98,7 +101,13 @@ def build(connection: Connection, entity: Entity, indexes: list[PlainIndex]) -> 
     for index in indexes:
         tablespace = sql.Literal(index.tablespace)
         connection.execute(sql.SQL("SET LOCAL default_tablespace = {}").format(tablespace))
-        connection.execute(_creation(entity, index))
+        # as PostgreSQL itself says it; a key made of its index keeps what the key's own definition does not tell: WITH
+        connection.execute(sql.SQL(index.definition))
+        if index.constraint is not None:
+            connection.execute(
+                sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} ").format(entity.qualified, sql.Identifier(index.constraint))
+                + sql.SQL(index.constraint_definition)
+            )
         for target in index.statistics:
             column, _, value = target.partition("=")
             connection.execute(
@@ -118,12 +127,3 @@ def build(connection: Connection, entity: Entity, indexes: list[PlainIndex]) -> 
                     sql.Identifier(index.constraint), entity.qualified, sql.Literal(index.constraint_comment)
                 )
             )
-
-
-def _creation(entity: Entity, index: PlainIndex) -> sql.SQL | sql.Composed:
-    """What PostgreSQL itself says; a definition holds literals of the table's owner, braces among them."""
-    if index.constraint is None or index.constraint_definition is None:
-        return sql.SQL(index.definition)
-    return sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} ").format(
-        entity.qualified, sql.Identifier(index.constraint)
-    ) + sql.SQL(index.constraint_definition)

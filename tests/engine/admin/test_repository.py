@@ -426,3 +426,73 @@ def test_settings_of_a_backup_that_there_is_not_are_refused(site: Site, disaster
     assert stat.S_ISDIR(site.artifacts.stat().st_mode)
     with psycopg.connect(after.world.resources.settings.control_dsn) as connection:
         assert connection.execute("SELECT count(*) FROM dataops.backups").fetchone() == (1,)
+
+
+# --- restore
+
+
+def contents(world: World) -> list[tuple[object, ...]]:
+    return [*world.sql("SELECT * FROM public.things ORDER BY id"), *world.sql("SELECT * FROM public.children")]
+
+
+def test_a_restore_without_a_control_schema(site: Site) -> None:
+    world = site.world
+    world.sql("INSERT INTO public.children SELECT n, n FROM generate_series(1, 10) n")
+    before = contents(world)
+    row = site.backup("things", "children")
+    world.sql("UPDATE public.things SET note = 'gone' WHERE id > 500; DELETE FROM public.children WHERE id = 3")
+    damaged = contents(world)
+    with psycopg.connect(world.resources.settings.control_dsn, autocommit=True) as connection:
+        connection.execute("DROP SCHEMA dataops CASCADE")
+    dsn = world.resources.platform.dsn
+
+    shown = site.rescue("restore", str(row.id), "--dsn", dsn, "--plan")
+    assert shown.exit_code == 0, shown.output
+    assert "things" in shown.output
+    assert contents(world) == damaged
+
+    other = site.rescue("restore", str(row.id), "--dsn", dsn, "--phrase", "restore 2 entities and lose 3 rows")
+    assert other.exit_code == 1
+    assert contents(world) == damaged
+
+    done = site.rescue("restore", str(row.id), "--dsn", dsn, "--phrase", "restore 2 entities and lose 500 rows")
+
+    assert done.exit_code == 0, done.output
+    assert contents(world) == before
+    assert world.sql("SELECT nextval('public.things_id_seq')") == [(1001,)]
+    repository = rescuing.open_repository(str(site.artifacts), site.key_file)
+    safety = [f.archive for f in rescuing.find_all(repository) if f.archive and f.archive.manifest.backup_id != row.id]
+    assert [archive.manifest.trigger_type for archive in safety] == ["PRE_RESTORE"]
+    back = site.rescue(
+        "restore",
+        str(safety[0].manifest.backup_id),
+        *("--dsn", dsn, "--phrase", "restore 2 entities and lose 501 rows"),
+    )
+    assert back.exit_code == 0, back.output
+    assert contents(world) == damaged
+
+
+def test_one_entity_under_another_column_name(site: Site) -> None:
+    row = site.backup("things")
+    site.world.sql("ALTER TABLE public.things RENAME note TO remark; UPDATE public.things SET remark = 'x'")
+    asked = ("restore", str(row.id), "--dsn", site.world.resources.platform.dsn, "--entity", "things")
+    phrase = ("--phrase", "restore things and lose 1000 rows")
+
+    refused = site.rescue(*asked, *phrase)
+    assert "SCHEMA_INCOMPATIBLE" in str(refused.exception)
+    wrong = site.rescue(*asked, *phrase, "--rename", "note=remark")
+    assert "OPTION_INVALID" in str(wrong.exception)
+    done = site.rescue(*asked, *phrase, "--rename", "things.note=remark")
+
+    assert done.exit_code == 0, done.output
+    assert site.world.sql("SELECT remark FROM public.things WHERE id = 7") == [("row 7",)]
+
+
+def test_a_backup_is_proven_by_its_rows(site: Site) -> None:
+    site.backup("things")
+
+    proven = site.rescue("verify", "--level", "restored", "--dsn", site.world.resources.platform.dsn)
+    without = site.rescue("verify", "--level", "restored")
+
+    assert (proven.exit_code, "good, restored" in proven.output) == (0, True)
+    assert (without.exit_code, "not proven: CONFIG_INVALID" in without.output) == (1, True)

@@ -235,7 +235,8 @@ def test_plain_indexes_are_built_again_as_they_were(made, monkeypatch):
         CREATE INDEX by_name ON public.things (name DESC) INCLUDE (n) WITH (fillfactor = 70);
         COMMENT ON INDEX public.by_name IS 'fast'; ALTER TABLE public.things CLUSTER ON by_name;
         CREATE UNIQUE INDEX one ON public.things (lower(name));
-        ALTER TABLE public.things ADD CONSTRAINT "two {}" UNIQUE NULLS NOT DISTINCT (n) INCLUDE (name) DEFERRABLE;
+        ALTER TABLE public.things ADD CONSTRAINT "two {}" UNIQUE NULLS NOT DISTINCT (n) INCLUDE (name)
+            WITH (fillfactor = 60) DEFERRABLE INITIALLY DEFERRED;
         COMMENT ON CONSTRAINT "two {}" ON public.things IS 'constraint'; COMMENT ON INDEX public."two {}" IS 'index';
         CREATE UNIQUE INDEX ident ON public.things (n, id); ALTER TABLE public.things ALTER n SET NOT NULL;
         ALTER TABLE public.things REPLICA IDENTITY USING INDEX ident;
