@@ -235,12 +235,12 @@ def _write(
 def _copy(entity: Entity, seed: int) -> sql.Composed:
     """Rows in key order, each behind its fingerprint: `int8send` gives it as bytes, whose text has a fixed length."""
     names = [field.column for field in entity.stored]
-    order = listed("t", entity.key)
+    keyed = bool(entity.key) and set(entity.key) <= set(names)  # a generated column is not in the stream
     return sql.SQL("COPY (SELECT int8send({}), {} FROM {} t{}) TO STDOUT").format(
         whole_fingerprint("t", seed),
         listed("t", names),
         _rows_of(entity.relation, names),
-        sql.SQL(" ORDER BY ") + order if entity.key else sql.SQL(""),
+        sql.SQL(" ORDER BY ") + listed("t", entity.key) if keyed else sql.SQL(""),
     )
 
 
