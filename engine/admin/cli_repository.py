@@ -19,7 +19,7 @@ from engine.backups.repository import Repository
 from engine.backups.verify import condemns, verify
 from engine.clock import utc_now
 from engine.crypto.keyring import KeyRing
-from engine.errors import DataOpsError
+from engine.errors import DataOpsError, InvalidRequest
 from engine.ids import parse_id
 from engine.storage import storage_from
 
@@ -31,6 +31,9 @@ rescue = typer.Typer(
 
 Artifacts = Annotated[str, typer.Option("--artifacts", help="The folder of the artifacts, or a copy of it.")]
 KeyFile = Annotated[Path, typer.Option("--key-file", help="The key ring's file.")]
+Dsn = Annotated[
+    str, typer.Option("--dsn", help="The platform database; its password is better left to PGPASSWORD or ~/.pgpass.")
+]
 Backup = Annotated[str, typer.Option("--backup", help="Its id, or how it begins; all of them if not given.")]
 
 
@@ -50,9 +53,6 @@ class Level(StrEnum):
     PRESENT = "present"
     DECODED = "decoded"
     RESTORED = "restored"
-
-
-Dsn = Annotated[str, typer.Option("--dsn", help="The platform database; a password is better left to PGPASSWORD.")]
 
 
 @repository.callback()
@@ -117,14 +117,18 @@ def rescue_verify(
     level: Annotated[
         Level,
         typer.Option(
-            help="present: every object is there; decoded: every byte is opened, hashed and counted; restored: every"
-            " row is loaded into temporary tables of --dsn and compared.",
+            help="present: every object is there; decoded: every byte is opened, hashed and counted;"
+            " restored: every row is loaded into temporary tables of the --dsn and compared."
         ),
     ] = Level.DECODED,
     dsn: Dsn = "",
 ) -> None:
     """Prove one backup or all of them. Exit code 1 when one does not pass."""
     backups = rescuing.open_repository(artifacts, key_file)
+    if level is Level.RESTORED and not dsn:
+        raise InvalidRequest(
+            "dsn: found none, expected the platform database's for this level", reason="CONFIG_INVALID"
+        )
     work, bad = rescuing.Terminal(dsn), 0
     found = rescuing.find_all(backups)
     if backup:
@@ -133,13 +137,13 @@ def rescue_verify(
     for one in found:
         name = one.archive.manifest.backup_id if one.archive else f"artifact {one.artifact_id}"
         try:
-            if one.error is not None or one.archive is None:
-                raise one.error or AssertionError
-            verify(work, one.archive, VerifyLevel[level.name])
+            if one.archive is None:
+                assert one.error is not None
+                raise one.error
+            verify(work, one.archive, VerifyLevel(level.value.upper()))
         except DataOpsError as error:
             bad += 1
-            word = "DAMAGED" if condemns(error) else "not proven"
-            typer.echo(f"{name}: {word}: {error}")
+            typer.echo(f"{name}: {'DAMAGED' if condemns(error) else 'NOT PROVEN'}: {error}")
         else:
             typer.echo(f"{name}: good, {level}")
     if bad:

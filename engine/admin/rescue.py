@@ -50,6 +50,11 @@ class Terminal:
     def check(self) -> None:
         """Python raises KeyboardInterrupt by itself."""
 
+    def say(self, text: str) -> None:
+        """A line of its own."""
+        self._out.write(f"{text}\n")
+        self._out.flush()
+
     def stage(self, name: str, *, rows: int | None = None, bytes: int | None = None) -> None:  # noqa: A002
         self._stage, self._rows, self._told = name, rows or 0, time.monotonic()
 

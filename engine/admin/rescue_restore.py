@@ -42,7 +42,7 @@ class RestoringTerminal(Terminal):
 
     def notice(self, code: str, message: str, *, severity: Severity = Severity.INFO, **metadata: str) -> None:
         del severity, metadata
-        self._out.write(f"{code}: {message}\n")
+        self.say(f"{code}: {message}")
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from click.testing import Result
 from sqlalchemy import select
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from engine.admin import keyfile
 from engine.admin import keys as keeping
@@ -134,7 +133,7 @@ def test_a_rotation_that_dies_leaves_the_old_ring_or_the_new_one(
 
 
 def settings(**changes: object) -> Settings:
-    return Settings(control_dsn="postgresql://x", platform_dsn="postgresql://x", artifacts="a", **changes)  # type: ignore[arg-type]
+    return Settings(control_dsn="postgresql://x", platform_dsn="postgresql://x", artifacts="a", **changes)
 
 
 @pytest.mark.parametrize("changes", [{"active_key": "k"}, {"keys": "k AAAA"}])

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from click.testing import Result
 from sqlalchemy import select
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from engine.admin import adopt as adopting
 from engine.admin import rescue as rescuing
@@ -156,6 +155,16 @@ def test_a_proof_reads_every_byte_unless_it_is_told_not_to(site: Site) -> None:
     assert site.rescue("verify", "--level", "present").exit_code == 0
     refused = site.rescue("verify", "--backup", str(row.id))
     assert (refused.exit_code, "PART_DAMAGED" in refused.stdout) == (1, True)
+
+
+def test_the_last_proof_loads_every_row_into_a_database(site: Site) -> None:
+    row = site.backup()
+    dsn = site.world.resources.settings.platform_dsn
+
+    assert site.rescue("verify", "--level", "restored", "--dsn", dsn).stdout == f"{row.id}: good, restored\n"
+    assert str(site.rescue("verify", "--level", "restored").exception).startswith("CONFIG_INVALID")
+    away = site.rescue("verify", "--level", "restored", "--dsn", "postgresql://u@127.0.0.1:1/none")
+    assert (away.exit_code, "NOT PROVEN: PLATFORM_UNREACHABLE" in away.stdout) == (1, True)
 
 
 def test_a_backup_is_shown_and_found_by_how_its_id_begins(site: Site) -> None:

@@ -223,7 +223,7 @@ def test_every_bit_of_the_keys_object_that_matters_is_held_by_a_wrap(repository:
 )
 def test_a_keys_object_that_is_none_is_refused(content: bytes, repository: Repository, storage: Diary) -> None:
     archive = write(repository, SMALL)
-    replaced(storage, *names(storage, "keys/"), content)
+    replaced(storage, names(storage, "keys/")[0], content)
 
     assert refused(repository, archive) == "BACKUP_DAMAGED"
 
@@ -380,7 +380,7 @@ def test_a_new_generation_that_cannot_be_read_back_takes_no_older_one_away(
     repository: Repository, storage: Diary
 ) -> None:
     archive = write(repository, SMALL)
-    good = storage.get(*names(storage, "keys/"))
+    good = storage.get(names(storage, "keys/")[0])
 
     class Spoils(WrappedStorage):
         """Changes one wrap of a segment in what it is given; the manifest still opens by it."""

@@ -49,7 +49,7 @@ class Bench:
     def row(self, backup_id: uuid.UUID) -> BackupRow:
         return self.backups.get(self.world.caller, backup_id)
 
-    def set(self, row: BackupRow, **values: Any) -> None:
+    def change(self, row: BackupRow, **values: Any) -> None:
         with self.resources.db.transaction() as session:
             found = session.get(BackupRow, row.id)
             for name, value in values.items():
@@ -83,7 +83,7 @@ def test_a_record_whose_job_has_ended_without_it_is_failed_and_its_objects_go(st
         job = session.get(JobRow, row.job_id)
         assert job is not None
         job.state = state
-    bench.set(row, status="PENDING", manifest_sha256=None)
+    bench.change(row, status="PENDING", manifest_sha256=None)
 
     assert bench.sweep() == SweepResult(lost=1, removed=1)
     found = bench.row(row.id)
@@ -95,7 +95,7 @@ def test_a_record_whose_job_has_ended_without_it_is_failed_and_its_objects_go(st
 def test_a_backup_that_is_being_made_is_left_alone(bench: Bench) -> None:
     row = bench.backups.create(bench.world.caller, BackupRequest(("things",)), *bench.world.request())
     artifact_id = uuid.uuid4()
-    bench.set(row, artifact_id=artifact_id)
+    bench.change(row, artifact_id=artifact_id)
     bench.storage.put(f"segments/{artifact_id.hex}/{'0' * 32}", b"x")
     bench.clock.ahead = 3 * DAY
 
@@ -107,7 +107,7 @@ def test_a_backup_that_is_being_made_is_left_alone(bench: Bench) -> None:
 @pytest.mark.parametrize("status", ["FAILED", "CANCELLED", "EXPIRED", "DELETED"])
 def test_what_ended_without_use_goes(status: str, bench: Bench) -> None:
     going, staying = bench.backup(), bench.backup()
-    bench.set(going, status=status)
+    bench.change(going, status=status)
 
     assert bench.sweep() == SweepResult(removed=1)
     assert (bench.row(going.id).status, bench.row(going.id).artifact_id) == (status, None)
@@ -184,7 +184,7 @@ def test_what_no_record_knows_goes_after_a_day_unless_it_has_a_manifest(bench: B
 
 def test_a_sweep_that_dies_anywhere_is_ended_by_the_next(bench: Bench) -> None:
     row = bench.backup()
-    bench.set(row, status="FAILED")
+    bench.change(row, status="FAILED")
     count = len(names(bench.storage))
     for left in range(count):
         deletes = iter(range(100))
@@ -209,7 +209,7 @@ def test_a_sweep_that_dies_anywhere_is_ended_by_the_next(bench: Bench) -> None:
 def test_one_that_cannot_be_deleted_keeps_no_other_from_its_turn(bench: Bench) -> None:
     rows = [bench.backup() for _ in range(3)]
     for row in rows:
-        bench.set(row, status="FAILED")
+        bench.change(row, status="FAILED")
     stuck = rows[0].artifact_id
     assert stuck is not None
 
@@ -226,8 +226,8 @@ def test_one_that_cannot_be_deleted_keeps_no_other_from_its_turn(bench: Bench) -
 def test_two_sweeps_at_once_are_harmless(bench: Bench) -> None:
     kept = bench.backup()
     for _ in range(4):
-        bench.set(bench.backup(), status="FAILED")
-    bench.set(bench.before_import(), expires_at=bench.clock() - DAY)
+        bench.change(bench.backup(), status="FAILED")
+    bench.change(bench.before_import(), expires_at=bench.clock() - DAY)
     failed: list[Exception] = []
 
     def sweep() -> None:
@@ -250,7 +250,7 @@ def test_two_sweeps_at_once_are_harmless(bench: Bench) -> None:
 def test_a_retry_between_the_look_and_the_deletion_loses_nothing(bench: Bench) -> None:
     """The sweep has seen a failed record; its job is put back to PENDING before the bytes are touched."""
     row = bench.backup()
-    bench.set(row, status="PENDING", manifest_sha256=None)
+    bench.change(row, status="PENDING", manifest_sha256=None)
 
     remove(bench.resources, row.id)
 

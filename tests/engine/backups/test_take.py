@@ -288,7 +288,7 @@ def broken(monkeypatch: pytest.MonkeyPatch, change: str) -> None:
 
     def other(*arguments: Any) -> sql.Composed:
         text = copy(*arguments).as_string().replace("COPY (", "").replace(") TO STDOUT", "")
-        return sql.SQL("COPY ({}) TO STDOUT").format(sql.SQL(change.format(text)))  # type: ignore[arg-type]
+        return sql.SQL("COPY ({}) TO STDOUT").format(sql.SQL(change.format(text)))
 
     monkeypatch.setattr(taking, "_copy", other)
 
