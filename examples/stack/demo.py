@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from dataops_client.errors import DataOpsError
 from examples.platform.rows import user
 from examples.platform.users_csv import UsersFile, csv_line, good_lines, write_users_csv
 from examples.stack import launcher
+from examples.stack.certificates import write_secret
 from examples.stack.launcher import BUILD, Stopped
 from examples.stack.narrator import Narrator, megabytes
 from examples.stack.processes import ServerStartError
@@ -241,6 +243,9 @@ def _run(folder: Path, sizes: Sizes) -> int:
     with Stack(folder, users=sizes.before, seed=SEED, workers=2, durable=True) as stack:
         tell.say(f"ready in {time.monotonic() - began:.1f} s at {stack.address}")
         tell.say(f"a sample platform with {sizes.before:,} users and what belongs to them")
+        sheet = folder / "recovery-sheet.txt"
+        write_secret(sheet, stack.recovery_sheet.encode())
+        tell.say(f"a key that seals all of it; what an operator would print and keep: {os.path.relpath(sheet)}")
         with stack.client("admin") as client, stack.client() as super_admin:
             Demo(folder, client, sizes, tell, WayBack(stack.platform_dsn, super_admin, tell)).run()
     return 0

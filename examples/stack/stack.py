@@ -23,6 +23,8 @@ from dataops_client.client import DataOps
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from engine import ids
+from engine.admin import keyfile
+from engine.clock import utc_now
 from engine.config import Settings, load_settings
 from engine.db import migrate
 from examples.platform import generate
@@ -184,7 +186,10 @@ class Stack:
         certificates = make_certificates(self.folder)
         self.ca_file = str(certificates.ca_file)
         key_file = self.folder / "keys"
-        write_secret(key_file, b"local-1 " + base64.b64encode(secrets.token_bytes(32)) + b"\n")
+        ring = f"local-1 {base64.b64encode(secrets.token_bytes(32)).decode()}\n"
+        write_secret(key_file, ring.encode())
+        self.recovery_sheet = keyfile.sheet(ring, utc_now(), artifacts=str(self.artifacts), file=key_file)
+        """The keys and how backups are read with nothing else: for a terminal, or a file that only we can read."""
         values = {
             "CONTROL_DSN": self.control_dsn,
             "PLATFORM_DSN": self.platform_dsn,

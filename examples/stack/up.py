@@ -25,6 +25,9 @@ from examples.stack.processes import ServerStartError
 from examples.stack.programs import Program
 from examples.stack.stack import Stack
 
+SHEET = "recovery-sheet.txt"
+"""Beside stack.json: what an operator would print."""
+
 _LOOK_SECONDS = 0.5
 
 
@@ -36,17 +39,20 @@ def main() -> int:
         if args.die_with_parent:
             launcher.die_with_parent()
         with launcher.private_folder(args.build, "stack") as folder:
-            stack_file = args.build / "stack.json"
-            stack_file.unlink(missing_ok=True)  # left by a run that was killed
+            stack_file, sheet = args.build / "stack.json", args.build / SHEET
+            for path in (stack_file, sheet):
+                path.unlink(missing_ok=True)  # left by a run that was killed
             print("starting PostgreSQL, Valkey, server and workers ...", flush=True)
             with _stack(folder, args) as stack:
                 try:
                     write_environment(stack)
+                    write_secret(sheet, stack.recovery_sheet.encode())
                     publish(stack, stack_file)
                     print(welcome(stack, stack_file, diagnosis(stack) if args.platform_dsn else ""), flush=True)
                     return _watch(stack)
                 finally:
                     stack_file.unlink(missing_ok=True)
+                    sheet.unlink(missing_ok=True)  # its keys open nothing any more: the artifacts go with the stack
     except ServerStartError as error:
         print(error, file=sys.stderr)
         return 1
@@ -100,7 +106,9 @@ DataOps serves on {stack.address} (TLS 1.3).
   platform database   {_without_password(stack.platform_dsn)}
   control database    {_without_password(stack.control_dsn)}
   logs                {os.path.relpath(stack.folder)}/*.log
-  all of this         {os.path.relpath(path)} (mode 0600: it holds tokens and passwords){found}
+  all of this         {os.path.relpath(path)} (mode 0600: it holds tokens and passwords)
+  recovery sheet      {os.path.relpath(path.with_name(SHEET))} (mode 0600: the keys, and how to read backups with
+                      nothing else; of an installation in earnest, print it and keep it elsewhere){found}
 
 In another shell, from this folder:
 

@@ -126,9 +126,15 @@ def test_two_stacks_run_at_once_and_nothing_outlives_kill_9_of_launcher_or_make(
     assert set(facts["tokens"]) == {"super_admin", "admin", "none"}  # type: ignore[call-overload]
     assert stat.S_IMODE(first.stack_file.stat().st_mode) == 0o600
     assert stat.S_IMODE((first.build / "stack").stat().st_mode) == 0o700
+    sheet = first.build / "recovery-sheet.txt"
+    assert stat.S_IMODE(sheet.stat().st_mode) == 0o600
+    assert (first.build / "stack" / "keys").read_text().strip() in sheet.read_text()
+    assert f"--artifacts {facts['artifacts']} --key-file FILE" in sheet.read_text()
     assert facts["address"] != other["address"]
     assert other["platform_dsn"] == platform_dsn
-    assert str(urlsplit(platform_dsn).password) not in second.output.read_text(), "it may be of a database in earnest"
+    shown = second.output.read_text()
+    assert str(urlsplit(platform_dsn).password) not in shown, "it may be of a database in earnest"
+    assert (second.build / "stack" / "keys").read_text().split()[1] not in shown
     with psycopg.connect(str(facts["platform_dsn"])) as connection:
         assert connection.execute("SELECT count(*) FROM public.users").fetchone() == (50,)
 
@@ -138,6 +144,7 @@ def test_two_stacks_run_at_once_and_nothing_outlives_kill_9_of_launcher_or_make(
     first.process.wait()
     _wait(lambda: _gone(family), _GONE)
     assert not first.stack_file.exists()  # the launcher had time to tidy up
+    assert not sheet.exists()
 
     family = second.family()
     second.process.kill()
