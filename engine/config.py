@@ -85,7 +85,7 @@ class Settings(BaseModel):
     export_seconds: float = Field(7 * 86_400, gt=0, description="An export's file expires after this.")
     report_seconds: float = Field(30 * 86_400, gt=0, description="Reports, rejects and undo data expire after this.")
     backup_seconds: float = Field(
-        90 * 86_400, gt=0, description="A backup that was asked for may be removed after this."
+        90 * 86_400, gt=0, description="A backup that was asked for may go after this; no release removes it yet."
     )
     safety_backup_seconds: float = Field(
         30 * 86_400, gt=0, description="A backup taken before an import or a restore is removed after this."
