@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -17,7 +20,9 @@ from engine.backups.service import Backups
 from engine.crypto.keyring import KeyRing
 from engine.db.models import BackupRow
 from engine.storage import storage_from
+from engine.storage.local import LocalStorage
 from examples.stack.servers import postgres_bin
+from tests.engine.backups.bench import OLD, RING, write
 from tests.every_type import make_types
 from tests.world import World
 
@@ -134,6 +139,27 @@ def test_damage_is_refused(kind: str, damage: str, site: Site) -> None:
     assert shown.returncode == 1
     assert b"Traceback" not in shown.stderr, shown.stderr
     assert shown.stderr != b""
+
+
+def test_a_stream_that_is_not_what_its_manifest_says_is_refused_at_its_end(tmp_path: Path) -> None:
+    """Every part is whole; the one who made the manifest was wrong."""
+    repository = Repository(LocalStorage(tmp_path / "artifacts"), RING)
+    wrong = replace(write(repository, {"things": b"1\n2\n"}).manifest, backup_id=uuid.uuid4())
+    keys = repository._newest(wrong.artifact_id)
+    assert keys is not None
+    wrong = replace(wrong, entities=(replace(wrong.entities[0], rows=3),))
+    repository.unpublish(wrong.artifact_id)
+    for path in (tmp_path / "artifacts" / "keys").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    repository.publish(wrong, keys[1].segments)
+    ring = tmp_path / "ring"
+    ring.write_text(f"old {base64.b64encode(OLD).decode()}\n")
+
+    command = [sys.executable, "-I", str(SCRIPT), str(tmp_path / "artifacts"), "--key-file", str(ring)]
+    shown = subprocess.run([*command, "--entity", "things"], capture_output=True, timeout=60, check=False)
+    assert (shown.returncode, shown.stdout) == (1, b"1\n2\n")
+    assert b"not what the manifest says" in shown.stderr
 
 
 def test_the_wrong_ring_is_refused_and_a_rotated_one_reads(site: Site, tmp_path: Path) -> None:
