@@ -55,6 +55,7 @@ has dataops: type the keys into a FILE, `chmod 600` it, and
   dataops-admin rescue list {command}
   dataops-admin rescue verify {command}
   dataops-admin rescue show BACKUP {command}
+  dataops-admin rescue restore BACKUP --dsn DSN {command}
 
 docs/read_backup.py reads them too, with nothing but Python, cryptography and
 zstandard; what it goes by is docs/archive-format.md. `dataops-admin repository

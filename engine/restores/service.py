@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session
 from engine.access import Caller, once
 from engine.audit import record_change, record_intent
 from engine.backups.service import Backups, held_entities
-from engine.db.models import RestoreRow
+from engine.backups.states import GOOD
+from engine.db.models import BackupRow, RestoreRow
 from engine.errors import Aborted, FailedPrecondition, InvalidRequest, NotFound, PermissionDenied
 from engine.ids import new_id
 from engine.imports.changes import PlanView
@@ -201,6 +202,11 @@ class Restores:
     def _create(
         self, session: Session, caller: Caller, request: RestoreRequest, entities: Sequence[str], now: datetime
     ) -> uuid.UUID:
+        backup = session.get(BackupRow, request.backup_id, with_for_update=True, populate_existing=True)
+        if backup is None or backup.status not in GOOD:  # deleted since it was looked at; from here on it is in use
+            raise FailedPrecondition(
+                f"backup: found it {backup.status if backup else 'gone'}, expected a good one", reason="BACKUP_STATE"
+            )
         row = RestoreRow(
             id=new_id(),
             backup_id=request.backup_id,
