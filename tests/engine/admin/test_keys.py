@@ -28,7 +28,7 @@ from engine.backups.service import Backups
 from engine.config import Settings
 from engine.crypto.keyring import KeyRing, parse_keys
 from engine.db.models import ArtifactPartRow, ArtifactRow, BackupRow
-from engine.errors import DataOpsError, FailedPrecondition
+from engine.errors import DataOpsError, FailedPrecondition, NotFound
 from engine.ids import new_id
 from engine.storage import storage_from
 from tests.world import World
@@ -184,10 +184,13 @@ def test_the_commands_of_the_sheet_are_commands(tmp_path: Path) -> None:
     path = tmp_path / "ring"
     shown = keyfile.sheet(keyfile.create(path, NOW), NOW, artifacts=str(tmp_path))
     commands = re.findall(r"^  dataops-admin (.*)$", shown, re.MULTILINE)
-    assert len(commands) == 3
+    assert len(commands) == 4
     for command in commands[:2]:
         ran = run(*command.replace("FILE", str(path)).split())
         assert ran.exit_code == 0, ran.output
+    for command in commands[2:]:  # of a backup that is not there
+        ran = run(*command.replace("FILE", str(path)).split())
+        assert isinstance(ran.exception, NotFound), ran.output
 
 
 # --- what needs which key
