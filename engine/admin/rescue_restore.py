@@ -17,7 +17,7 @@ from engine.backups.manifest import Manifest
 from engine.backups.model import Asked, Requester, Trigger
 from engine.backups.record import name_of
 from engine.backups.repository import Repository
-from engine.backups.take import Settings, take
+from engine.backups.take import Settings, take_held
 from engine.catalog import Catalog
 from engine.catalog.introspect import read_tables
 from engine.clock import utc_now
@@ -84,7 +84,9 @@ class Rescue:
                 ) from None
         return facts
 
-    def back_up(self, entities: Sequence[str], seed: int) -> tuple[uuid.UUID, Manifest]:
+    def back_up(
+        self, connection: Connection, catalog: Catalog, entities: Sequence[str], seed: int
+    ) -> tuple[uuid.UUID, Manifest]:
         """What is there now, into the same storage."""
         now = utc_now()
         asked = Asked(
@@ -96,7 +98,7 @@ class Rescue:
             requested_by=NOBODY,
             entities=tuple(entities),
         )
-        archive = take(self.terminal, self.repository, self.read_catalog, asked, Settings(), utc_now, seed)
+        archive = take_held(self.terminal, connection, self.repository, catalog, asked, Settings(), utc_now, seed)
         return asked.backup_id, archive.manifest
 
     def read_catalog(self, connection: Connection) -> Catalog:

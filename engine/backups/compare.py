@@ -22,7 +22,7 @@ from engine.backups.take import Work
 from engine.catalog import Catalog, Entity, Field
 from engine.db.copy import CopyOut
 from engine.db.platform import Connection, one_number, one_row
-from engine.errors import Aborted, InternalError, InvalidRequest, NotFound
+from engine.errors import Aborted, FailedPrecondition, InternalError, InvalidRequest, NotFound
 from engine.imports import planfile
 from engine.imports.fingerprints import fingerprint
 from engine.imports.sqltext import Temp, all_of, joined, listed
@@ -90,9 +90,8 @@ def pairs_of(live: Entity, backed: BackedEntity, renames: Mapping[str, str]) -> 
 def compare_all(
     work: Work,
     connection: Connection,
-    catalog: Catalog,
     archive: Archive,
-    names: Sequence[str],
+    entities: Sequence[tuple[Entity, BackedEntity]],
     renames: Mapping[str, Mapping[str, str]],
     sink: planfile.PartSink,
     *,
@@ -105,15 +104,15 @@ def compare_all(
     session must be in autocommit; the temp tables are dropped at the end.
 
     Args:
-        renames: by entity, what a column of the backup is called now.
+        entities: those that are there now beside those of the backup, as `matched` finds them.
+        renames: by the backup's entity, what a column of it is called now.
         look: is called for each entity inside of the transaction, when all are compared and all still staged.
         read_catalog: reads the catalog again, under the locks, to be sure that no definition has moved.
 
     Raises:
-        NotFound: ENTITY_UNKNOWN; Aborted: CATALOG_MOVED; InvalidRequest: OPTION_INVALID; what `stage` raises.
+        Aborted: CATALOG_MOVED; InvalidRequest: OPTION_INVALID; what `stage` raises.
         psycopg.errors.LockNotAvailable: a table is locked by somebody who changes its definition.
     """
-    entities = [(catalog.entity(name), _held(archive, name)) for name in names]
     tables = [staged_table(number) for number in range(len(entities))]
     total, done = sum(backed.rows for _, backed in entities), 0
     work.stage("LOAD", rows=total)
@@ -125,7 +124,7 @@ def compare_all(
         found: list[Compared] = []
         with _snapshot(connection, [live for live, _ in entities], read_catalog):
             for number, ((live, backed), table) in enumerate(zip(entities, tables, strict=True)):
-                own = renames.get(live.name, {})
+                own = renames.get(backed.entity, {})
                 found.append(compare(connection, live, backed, table, own, number, sink, archive.manifest.seed))
                 work.progress(rows=sum(c.only_in_backup + c.different + c.equal for c in found))
             if look is not None:
@@ -146,11 +145,37 @@ def compare_all(
     return found, planfile.write_head(sink, head)
 
 
-def _held(archive: Archive, name: str) -> BackedEntity:
-    backed = archive.manifest.entity(name)
-    if backed is None:
-        raise NotFound(f"entity: the backup holds no {name[:80]!r}", reason="ENTITY_UNKNOWN", metadata={"entity": name})
-    return backed
+def matched(catalog: Catalog, archive: Archive, names: Sequence[str]) -> list[tuple[Entity, BackedEntity]]:
+    """What is there now beside what the backup holds. A table is known by its schema and its own name: what a catalog
+    file calls it may be another table's name by now.
+
+    Raises:
+        NotFound: ENTITY_UNKNOWN for one that the backup lacks; FailedPrecondition: SCHEMA_INCOMPATIBLE where its table
+            is not there.
+    """
+    found = []
+    for name in names:
+        backed = archive.manifest.entity(name)
+        if backed is None:
+            raise NotFound(
+                f"entity: the backup holds no {name[:80]!r}", reason="ENTITY_UNKNOWN", metadata={"entity": name}
+            )
+        found.append((live_of(catalog, backed), backed))
+    return found
+
+
+def live_of(catalog: Catalog, backed: BackedEntity) -> Entity:
+    """Raises:
+    FailedPrecondition: SCHEMA_INCOMPATIBLE where the table is not there.
+    """
+    live = catalog.of_table(backed.schema, backed.table)
+    if live is None:
+        raise FailedPrecondition(
+            f"{backed.entity}: the table {backed.schema}.{backed.table} is not there, or not to be seen",
+            reason="SCHEMA_INCOMPATIBLE",
+            metadata={"entity": backed.entity},
+        )
+    return live
 
 
 @contextmanager

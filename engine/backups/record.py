@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from engine.backups.manifest import Manifest
 from engine.backups.model import Asked, BackupType, Requester, Trigger
 from engine.backups.settings import read_settings
 from engine.backups.states import BackupStatus, fail, move
+from engine.backups.take import Settings as OwnRows
 from engine.backups.take import take
 from engine.config import Settings
 from engine.db.models import BackupRow
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from engine.jobs.run import JobRun
 
 S = BackupStatus
+
+Taking = Callable[[Asked, OwnRows], Archive]
+"""Takes a backup that is asked for, with the control schema's own rows in it."""
 
 LOST = Aborted("backup: the attempt that made it ended before it was complete", reason="BACKUP_INCOMPLETE")
 
@@ -73,7 +77,7 @@ def name_of(entities: Sequence[str], trigger: Trigger, now: datetime) -> str:
     return f"{before}{what or 'nothing'}, {now:%Y-%m-%d %H:%M} UTC"
 
 
-def take_recorded(run: JobRun, backup_id: uuid.UUID, seed: int | None = None) -> Archive:
+def take_recorded(run: JobRun, backup_id: uuid.UUID, taking: Taking | None = None) -> Archive:
     """Makes the backup of this record, under a new artifact id. An earlier attempt's that stands is given back instead.
 
     Raises: as `take`.
@@ -105,13 +109,16 @@ def take_recorded(run: JobRun, backup_id: uuid.UUID, seed: int | None = None) ->
         requested_by=Requester(caller.principal_id, caller.issuer, caller.subject),
         entities=tuple(row.entity_types),
     )
-    return take(run, resources.repository, resources.catalogs.read, asked, settings, resources.clock, seed)
+    if taking is not None:
+        return taking(asked, settings)
+    return take(run, resources.repository, resources.catalogs.read, asked, settings, resources.clock)
 
 
 def take_before(
-    run: JobRun, trigger: Trigger, entities: Sequence[str], seed: int | None = None
+    run: JobRun, trigger: Trigger, entities: Sequence[str], taking: Taking | None = None
 ) -> tuple[BackupRow, Archive]:
-    """A backup as a step of an import's or a restore's own job: taken now, complete when this returns.
+    """A backup as a step of an import's or a restore's own job: taken now, complete when this returns. `taking` takes
+    it where the caller's own session must.
 
     Raises: as `take`; then the record says FAILED, or CANCELLED, and the caller must not go on.
     """
@@ -126,7 +133,7 @@ def take_before(
         session.add(row)
         record_change(session, caller, "backups.create", "backups", row.id, now)
     try:
-        archive = take_recorded(run, row.id, seed)
+        archive = take_recorded(run, row.id, taking)
     except BaseException as error:
         _end(run, row.id, error)
         raise

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from engine.access import CallContext, caller_of
 from engine.artifacts import ArtifactKind
-from engine.backups.compare import compare_all
+from engine.backups.compare import compare_all, matched
 from engine.backups.model import VerifyLevel
 from engine.backups.opening import open_archive
 from engine.backups.record import backup_of, complete, take_recorded
@@ -112,9 +112,8 @@ class DiffHandler:
             found, digest = compare_all(
                 run,
                 connection,
-                resources.catalogs.read(connection),
                 archive,
-                wanted.entity_types,
+                matched(resources.catalogs.read(connection), archive, wanted.entity_types),
                 {},
                 sink,
                 read_catalog=resources.catalogs.read,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 
 from psycopg import IsolationLevel, sql
@@ -107,12 +108,7 @@ def take(
             ):
                 counts = helper.submit(_count, counting, snapshot, entities, seed)
                 try:
-                    backed, done = [], 0
-                    for number, entity in enumerate(entities):
-                        backed.append(_write(work, connection, entity, number, seed, writer, done))
-                        done += backed[-1].rows
-                        if counts.done():
-                            counts.result()  # one that has failed need not be waited for
+                    backed = _streams(work, connection, entities, seed, writer, counts)
                     own = _write_settings(writer, settings)
                     writer.end()
                     _wait(work, counts)
@@ -120,11 +116,63 @@ def take(
                     counting.cancel_safe(timeout=5)  # else its count would be waited for
                     raise
             fault("backups.written")
-            for entity_, (rows, total) in zip(backed, counts.result(), strict=True):
-                _require_equal(entity_, rows, total)
-            database = database_of(connection)
-            lacking = [*not_covered(catalog), DEFINITIONS, *_large_objects(connection)]
+            _require_equal(backed, counts.result())
+            about = _About(snapshot_at, database_of(connection), seed, _lacking(connection, catalog))
     work.check()
+    return _publish(repository, asked, about, backed, own, writer)
+
+
+def take_held(
+    work: Work,
+    connection: Connection,
+    repository: Repository,
+    catalog: Catalog,
+    asked: Asked,
+    settings: Settings,
+    clock: Clock,
+    seed: int,
+) -> Archive:
+    """The same in the one session that holds the tables' locks, for who stops everybody else before a restore: nobody
+    can write, so that each statement sees the same rows. The second count comes after the stream, and by itself.
+
+    Raises: as `take`.
+    """
+    entities = entities_of(catalog, asked.entities)
+    work.stage("BACKUP", rows=sum(entity.estimated_rows for entity in entities))
+    # a savepoint: what is set for it is as before afterwards
+    with connection.transaction(force_rollback=True), repository.writer(asked.artifact_id) as writer:
+        about = _About(clock(), database_of(connection), seed, _lacking(connection, catalog))
+        _read_by_no_index(connection)
+        backed = _streams(work, connection, entities, seed, writer)
+        own = _write_settings(writer, settings)
+        writer.end()
+        counts = []
+        for entity in entities:
+            work.check()
+            counts.append(_count_one(connection, entity, seed))
+        _require_equal(backed, counts)
+    work.check()
+    return _publish(repository, asked, about, backed, own, writer)
+
+
+@dataclass(frozen=True)
+class _About:
+    """What a manifest says beside its entities."""
+
+    snapshot_at: datetime
+    database: dict[str, str]
+    seed: int
+    not_covered: list[dict[str, str]]
+
+
+def _publish(
+    repository: Repository,
+    asked: Asked,
+    about: _About,
+    backed: Sequence[BackedEntity],
+    settings: dict[str, Any],
+    writer: SegmentWriter,
+) -> Archive:
     manifest = Manifest(
         backup_id=asked.backup_id,
         artifact_id=asked.artifact_id,
@@ -132,22 +180,45 @@ def take(
         trigger_type=asked.trigger.value,
         name=asked.name,
         created_at=asked.created_at,
-        snapshot_at=snapshot_at,
+        snapshot_at=about.snapshot_at,
         requested_by={
             "principal_id": str(asked.requested_by.principal_id),
             "issuer": asked.requested_by.issuer,
             "subject": asked.requested_by.subject,
         },
-        database=database,
-        seed=seed,
+        database=about.database,
+        seed=about.seed,
         entities=tuple(backed),
-        settings=own,
+        settings=settings,
         segments=tuple(writer.segments),
-        not_covered=tuple(lacking),
+        not_covered=tuple(about.not_covered),
     )
     archive = repository.publish(manifest, writer.wraps)
     fault("backups.published")
     return archive
+
+
+def _streams(
+    work: Work,
+    connection: Connection,
+    entities: Sequence[Entity],
+    seed: int,
+    writer: SegmentWriter,
+    counts: Future[Any] | None = None,
+) -> list[BackedEntity]:
+    """Every entity's rows, on their way; a count beside it that has failed need not be waited for."""
+    backed: list[BackedEntity] = []
+    done = 0
+    for number, entity in enumerate(entities):
+        backed.append(_write(work, connection, entity, number, seed, writer, done))
+        done += backed[-1].rows
+        if counts is not None and counts.done():
+            counts.result()
+    return backed
+
+
+def _lacking(connection: Connection, catalog: Catalog) -> list[dict[str, str]]:
+    return [*not_covered(catalog), DEFINITIONS, *_large_objects(connection)]
 
 
 def not_backed_up(entity: Entity) -> str:
@@ -222,7 +293,7 @@ def _write(
         table=entity.table,
         columns=columns_of(entity),
         key=entity.key,
-        schema_fingerprint=entity.fingerprint,
+        schema_fingerprint=entity.definition,
         rows=rows,
         bytes=stream.bytes,
         sha256=stream.end(),
@@ -262,10 +333,13 @@ def _count(connection: Connection, snapshot: str, entities: list[Entity], seed: 
     connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot)))
     _read_by_no_index(connection)
     for entity in entities:
-        columns = [f.column for f in entity.stored]
-        rows, total = one_row(connection, total_of(entity.relation, columns, seed))
-        found.append((int(rows), int(total)))
+        found.append(_count_one(connection, entity, seed))
     return found
+
+
+def _count_one(connection: Connection, entity: Entity, seed: int) -> tuple[int, int]:
+    rows, total = one_row(connection, total_of(entity.relation, [f.column for f in entity.stored], seed))
+    return int(rows), int(total)
 
 
 def _read_by_no_index(connection: Connection) -> None:
@@ -285,8 +359,10 @@ def _wait(work: Work, counts: Future[Any]) -> None:
             work.check()
 
 
-def _require_equal(entity: BackedEntity, rows: int, total: int) -> None:
-    if (entity.rows, entity.fingerprint) != (rows, total):
+def _require_equal(backed: Sequence[BackedEntity], counts: Sequence[tuple[int, int]]) -> None:
+    for entity, (rows, total) in zip(backed, counts, strict=True):
+        if (entity.rows, entity.fingerprint) == (rows, total):
+            continue
         raise DataLoss(
             f"{entity.entity}: found {entity.rows} rows in the stream, {rows} in the snapshot, of"
             f" {'the same' if entity.fingerprint == total else 'another'} fingerprint",

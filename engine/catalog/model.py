@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import Any
 
 from psycopg import sql
 
@@ -194,7 +195,30 @@ class Entity:
         """Changes with anything a plan may rely on: columns, types, defaults, keys, checks, triggers, secrets."""
         record = asdict(self)
         del record["estimated_rows"], record["size_bytes"]
-        return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+        return _digest(record)
+
+    @cached_property
+    def definition(self) -> str:
+        """Changes with what PostgreSQL knows of the table itself: not with catalog.toml, its owner, or what refers to
+        it. The same in another installation's catalog."""
+        record = asdict(self)
+        for name in _NOT_ITS_OWN:
+            del record[name]
+        for field in record["fields"]:
+            for name in _REFINED:
+                del field[name]
+        return _digest(record)
+
+
+def _digest(record: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+_REFINED = ("secret", "fill", "fill_sql", "filterable", "name")
+_NOT_ITS_OWN = (
+    "name", "group", "referenced_by", "owned", "estimated_rows", "size_bytes", "created_field", "updated_field",
+    "status_field", "refused",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

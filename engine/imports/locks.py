@@ -95,7 +95,7 @@ def wait_for_locks(run: Waiting, connection: Connection, wanted: Sequence[Wanted
         entity, mode = blocked
         if time.monotonic() > deadline:
             raise psycopg.errors.LockNotAvailable(f"{mode} on {entity.name} not had in {LOCK_SECONDS:.0f} s")
-        by = holders_of(connection, entity)
+        by = _holders(connection, entity, mode)
         connection.rollback()
         run.notice("LOCK_WAITING", f"waiting for {mode} on {entity.name}, held by {by}")
         until = time.monotonic() + pause
@@ -116,7 +116,8 @@ def _lock(run: Waiting, connection: Connection, wanted: Sequence[Wanted]) -> Wan
         except psycopg.errors.InsufficientPrivilege:
             connection.rollback()
             raise _rights_missing(connection, entity) from None
-        except psycopg.errors.LockNotAvailable:
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+            # of a deadlock too: with the rollback the others go on, and then so do we
             connection.rollback()
             return entity, mode
     return None
@@ -133,13 +134,13 @@ def _rights_missing(connection: Connection, entity: Entity) -> PlatformNotPrepar
     )
 
 
-def holders_of(connection: Connection, entity: Entity, *, readers: bool = False) -> str:
-    """Who holds a lock on the table; readers are named only where they are in the way."""
+def _holders(connection: Connection, entity: Entity, mode: str) -> str:
+    """Who is in the way: readers are only where all locks are."""
     row = connection.execute(
         "SELECT string_agg(DISTINCT format('%%s (pid %%s)', coalesce(nullif(a.application_name, ''), 'a session'),"
         " a.pid), ', ') FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
         " WHERE l.relation = %s::regclass AND l.granted AND l.pid <> pg_backend_pid()"
         " AND (%s OR l.mode <> 'AccessShareLock')",
-        (_text(connection, entity), readers),
+        (_text(connection, entity), mode == ACCESS_EXCLUSIVE),
     ).fetchone()
     return (row[0] if row else None) or "a session that has just let go"

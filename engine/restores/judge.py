@@ -60,8 +60,10 @@ def _checks(connection: Connection, found: Fit, staged: Temp) -> Iterator[str]:
         try:
             with connection.transaction():
                 rows = _count(connection, found, staged, broken)
-        except psycopg.DataError:
-            continue  # the table will say it of the row that the check fails to evaluate
+        except psycopg.OperationalError:
+            raise
+        except psycopg.Error:
+            continue  # it cannot be evaluated here: the table will say it of the row
         if rows:
             yield f"check {check.name}: {rows} rows of the backup break it"
 

@@ -14,13 +14,16 @@ from engine.access import CallContext, Caller, caller_of
 from engine.artifacts import ArtifactKind
 from engine.backups.archive import Archive
 from engine.backups.manifest import Manifest
-from engine.backups.model import Trigger
+from engine.backups.model import Asked, Trigger
 from engine.backups.record import take_before
 from engine.backups.service import open_archive
 from engine.backups.states import BackupStatus
 from engine.backups.states import move as move_backup
+from engine.backups.take import Settings, take_held
+from engine.catalog import Catalog
 from engine.clock import utc_now
 from engine.db.models import BackupRow, JobRow, RestoreRow
+from engine.db.platform import Connection
 from engine.errors import DataOpsError, FailedPrecondition, InternalError
 from engine.faults import fault
 from engine.imports.apply import ROLLED_BACK, rolled_back_errors
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
     from engine.jobs.run import JobRun
 
 S = RestoreStatus
+
+NOT_TWICE = "restore: what was confirmed is not run a second time; make a new plan and confirm that"
 
 
 class RestorePlanHandler:
@@ -91,8 +96,14 @@ class RestoreHandler:
             caller = _caller(session, run.job)
         if (mark := run.take_over()) is not None:
             facts = mark.facts  # an earlier attempt's effect stands; what is left is to say so
+        elif row.options.get("settle_only"):
+            raise FailedPrecondition(NOT_TWICE, reason="RESTORE_STATE")
         else:
             caller.require("restores.confirm", "*")
+            if row.approved_by is not None:
+                with resources.db.transaction() as session:
+                    approver = caller_of(session, row.approved_by, CallContext.from_record(row.context), utc_now())
+                approver.require("restores.approve", "*")
             facts = self._effect(run, row)
         run.stage("REPORT")
         return lambda session: self._end(session, run, facts)
@@ -105,13 +116,16 @@ class RestoreHandler:
         move(_restore(session, job), S.CANCELLED, utc_now())
 
     def retried(self, session: Session, job: JobRow) -> None:
-        """Raises:
-        FailedPrecondition: RESTORE_STATE: what was confirmed once is not run a second time.
+        """What was confirmed once is not run a second time; but if its effect may stand, what is left is to say so.
+
+        Raises:
+            FailedPrecondition: RESTORE_STATE.
         """
-        raise FailedPrecondition(
-            "restore: what was confirmed is not run a second time; make a new plan and confirm that",
-            reason="RESTORE_STATE",
-        )
+        if not job.announced:
+            raise FailedPrecondition(NOT_TWICE, reason="RESTORE_STATE")
+        row = _restore(session, job)
+        move(row, S.PROCESSING, utc_now())
+        row.options = row.options | {"settle_only": True}
 
     def _effect(self, run: JobRun, row: RestoreRow) -> dict[str, Any]:
         assert row.plan is not None
@@ -125,8 +139,14 @@ class RestoreHandler:
         )
         restore.gate()
 
-        def back_up(entities: Sequence[str], seed: int) -> tuple[uuid.UUID, Manifest]:
-            backup, archive = take_before(run, Trigger.PRE_RESTORE, entities, seed)
+        def back_up(
+            connection: Connection, catalog: Catalog, entities: Sequence[str], seed: int
+        ) -> tuple[uuid.UUID, Manifest]:
+            def taking(asked: Asked, settings: Settings) -> Archive:
+                clock, repository = run.resources.clock, run.resources.repository
+                return take_held(run, connection, repository, catalog, asked, settings, clock, seed)
+
+            backup, archive = take_before(run, Trigger.PRE_RESTORE, entities, taking)
             with run.resources.db.transaction() as session:
                 run.require_hold(session)
                 _restore(session, run.job).pre_restore_backup_id = backup.id

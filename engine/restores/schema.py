@@ -57,7 +57,7 @@ class Fit:
     @property
     def same(self) -> bool:
         """Whether the definition is the very same, so that rows which were in the table fit it."""
-        return self.backed.schema_fingerprint == self.live.fingerprint
+        return self.backed.schema_fingerprint == self.live.definition
 
     def selected(self, staged: Temp) -> sql.Composed:
         """A subquery of the staged rows with the names and types of the table now."""

@@ -10,7 +10,7 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from engine.access import Caller, once
+from engine.access import CallContext, Caller, caller_of, once
 from engine.audit import record_change, record_intent
 from engine.backups.service import Backups, held_entities
 from engine.backups.states import GOOD
@@ -48,8 +48,11 @@ class Restores:
         """
         caller.require("restores.create", "*")
         backup = self._backups.get(caller, request.backup_id)
-        self._backups.archive(backup)
-        entities = held_entities(self._resources.catalogs.load(), backup, request.entity_types)
+        catalog, archive = self._resources.catalogs.load(), self._backups.archive(backup)
+        entities = held_entities(catalog, backup, request.entity_types)
+        chosen = [e for e in archive.manifest.entities if e.entity in entities]
+        found = [catalog.of_table(e.schema, e.table) for e in chosen]  # what is gone the plan will say
+        tables = [live.name for live in found if live is not None]
         for rename in request.renames:
             if rename.entity not in entities:
                 raise InvalidRequest(
@@ -60,7 +63,7 @@ class Restores:
         with self._resources.db.transaction() as session:
 
             def make() -> uuid.UUID:
-                return self._create(session, caller, request, entities, now)
+                return self._create(session, caller, request, entities, tables, now)
 
             restore_id, fresh = once(session, caller, "CreateRestore", request_id, body_sha256, make, now)
             row = _get(session, restore_id)
@@ -124,7 +127,7 @@ class Restores:
                 own number if not given.
 
         Raises:
-            FailedPrecondition: RESTORE_STATE, PLAN_EXPIRED, PHRASE_WRONG, PHRASE_EXPIRED; Aborted:
+            FailedPrecondition: RESTORE_STATE, PLAN_EXPIRED, PHRASE_WRONG; Aborted:
             PLAN_DIGEST_MISMATCH; PermissionDenied; NotFound: RESTORE_UNKNOWN; InvalidRequest: OPTION_INVALID.
         """
         caller.require("restores.confirm", "*")
@@ -166,7 +169,10 @@ class Restores:
             _require_plan(row, plan_digest, now)
             record_change(session, caller, "restores.approve", "restores", row.id, now)
             row.approved_by = caller.principal_id
-            self._begin(session, caller, row, now)
+            assert row.confirmed_by is not None, "only what is confirmed waits for approval"
+            # the work is the confirmer's, as every job is of who asked for it
+            confirmer = caller_of(session, row.confirmed_by, CallContext.from_record(row.context), now)
+            self._begin(session, confirmer, row, now)
         self._resources.bell.ring()
         return row
 
@@ -200,7 +206,13 @@ class Restores:
         return len(rows)
 
     def _create(
-        self, session: Session, caller: Caller, request: RestoreRequest, entities: Sequence[str], now: datetime
+        self,
+        session: Session,
+        caller: Caller,
+        request: RestoreRequest,
+        entities: Sequence[str],
+        tables: Sequence[str],
+        now: datetime,
     ) -> uuid.UUID:
         backup = session.get(BackupRow, request.backup_id, with_for_update=True, populate_existing=True)
         if backup is None or backup.status not in GOOD:  # deleted since it was looked at; from here on it is in use
@@ -228,7 +240,7 @@ class Restores:
             kind=JobKind.RESTORE_PLAN,
             resource_type="restores",
             resource_id=row.id,
-            claims=[Claim(name, ClaimMode.READ) for name in entities],
+            claims=[Claim(name, ClaimMode.READ) for name in tables],
             caller=caller,
             intent_id=intent_id,
             now=now,
@@ -279,7 +291,7 @@ class Restores:
             kind=JobKind.RESTORE,
             resource_type="restores",
             resource_id=row.id,
-            claims=[Claim(name, ClaimMode.EXCLUSIVE) for name in row.entity_types],
+            claims=[Claim(e["table"], ClaimMode.EXCLUSIVE) for e in (row.plan or {})["entities"]],
             caller=caller,
             intent_id=intent_id,
             now=now,

@@ -34,7 +34,9 @@ _ALLOWED: dict[RestoreStatus, frozenset[RestoreStatus]] = {
     S.AWAITING_APPROVAL: frozenset({S.PROCESSING, S.CANCELLED, S.EXPIRED}),
     # a transaction that was begun and undone is ROLLED_BACK; one that never began is FAILED
     S.PROCESSING: frozenset({S.COMPLETED, S.FAILED, S.ROLLED_BACK, S.CANCELLED}),
-    S.FAILED: frozenset({S.PENDING}),  # RetryJob plans it again; what was confirmed is never run a second time
+    # RetryJob plans it again; of what was confirmed it only finds out whether its effect stands
+    S.FAILED: frozenset({S.PENDING, S.PROCESSING}),
+    S.ROLLED_BACK: frozenset({S.PROCESSING}),
 }
 
 

@@ -37,6 +37,7 @@ SELECT k.conname AS name, n.nspname AS schema, c.relname AS "table", tn.nspname 
        tc.relname AS target_table, pg_get_constraintdef(k.oid) AS definition,
        obj_description(k.oid, 'pg_constraint') AS comment, pg_has_role(c.relowner, 'USAGE') AS owned,
        k.conrelid = ANY(%(oids)s) AS source_inside, k.confrelid = ANY(%(oids)s) AS target_inside,
+       c.relkind = 'p' AS partitioned, c.relispartition AS of_part, tc.relispartition AS to_part,
        ARRAY(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY u(attnum, n)
              JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.attnum ORDER BY u.n) AS columns,
        ARRAY(SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY u(attnum, n)
@@ -111,7 +112,7 @@ class TriggerState:
     state: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Key:
     """A foreign key from or to one of the tables."""
 
@@ -126,6 +127,11 @@ class Key:
     source_inside: bool
     """Whether the table that refers is one of those."""
     target_inside: bool
+    partitioned: bool
+    """Whether the table that refers has partitions, each with a key of its own beneath this one."""
+    of_part: bool
+    """Whether it is a partition's own, so that it speaks of a part of an entity's rows only; `to_part` likewise."""
+    to_part: bool
     columns: list[str]
     target_columns: list[str]
     states: str
@@ -153,6 +159,7 @@ class Structure:
         with connection.cursor(row_factory=class_row(Key)) as cursor:
             self.keys = cursor.execute(_KEYS, {"oids": self._oids}).fetchall()
         self._indexes: list[tuple[Entity, list[PlainIndex]]] = []
+        self._names: dict[Key, dict[str, str]] = {}
 
     @property
     def dropped(self) -> list[Key]:
@@ -163,14 +170,17 @@ class Structure:
     @property
     def others(self) -> list[Entity]:
         """The tables outside whose foreign keys are dropped and made again."""
-        names = {(key.schema, key.table): key for key in self.dropped if not key.source_inside}
-        return [Entity(f"{schema}.{table}", schema, table, fields=(), key=()) for schema, table in sorted(names)]
+        found = {(key.schema, key.table): key.partitioned for key in self.dropped if not key.source_inside}
+        return [
+            Entity(f"{schema}.{table}", schema, table, fields=(), key=(), partitioned=partitioned)
+            for (schema, table), partitioned in sorted(found.items())
+        ]
 
     def definitions(self) -> list[str]:
         """All definitions of the tables, and the foreign keys of the others that refer to them; the same texts, in the
         same order, as long as nothing of it changes."""
         others = sorted(other.qualified.as_string(self._connection) for other in self.others)
-        rows = self._connection.execute("SELECT r::oid FROM unnest(%s::regclass[]) r", (others,))
+        rows = self._connection.execute(_TREE, (others, others))
         everything = [*self._oids, *(row[0] for row in rows)]
         found = self._connection.execute(_DEFINITIONS, {"oids": self._oids, "all": everything})
         return [str(line) for (line,) in found]
@@ -188,6 +198,7 @@ class Structure:
         for trigger in self.triggers:
             if trigger.state != "D":
                 self._switch(trigger, "D")
+        self._names = {key: self._parts_of(key) for key in self.dropped if key.partitioned}
         for key in self.dropped:
             self._run("ALTER TABLE {} DROP CONSTRAINT {}", key.source, sql.Identifier(key.name))
         for entity, count in zip(self._entities, rows, strict=True):
@@ -212,9 +223,33 @@ class Structure:
             self._run("ALTER TABLE {} ADD CONSTRAINT {} {}", key.source, name, sql.SQL(key.definition))
             if key.comment is not None:
                 self._run("COMMENT ON CONSTRAINT {} ON {} IS {}", name, key.source, sql.Literal(key.comment))
+            self._name_parts(key)
         for trigger in self.triggers:
             if trigger.state != "D":
                 self._switch(trigger, trigger.state)
+
+    def _parts_of(self, key: Key) -> dict[str, str]:
+        """The names that the key has in each partition of its table: a part that was attached with a key of its own
+        keeps that one's name."""
+        rows = self._connection.execute(
+            "WITH RECURSIVE k AS (SELECT oid, conrelid, conname FROM pg_constraint"
+            " WHERE conrelid = %s::regclass AND conname = %s"
+            " UNION ALL SELECT c.oid, c.conrelid, c.conname FROM pg_constraint c JOIN k ON c.conparentid = k.oid"
+            " WHERE c.conrelid <> k.conrelid)"
+            " SELECT conrelid::regclass::text, conname FROM k WHERE conrelid <> %s::regclass",
+            (key.source.as_string(self._connection), key.name, key.source.as_string(self._connection)),
+        )
+        return dict(rows.fetchall())
+
+    def _name_parts(self, key: Key) -> None:
+        for table, name in self._parts_of(key).items() if key.partitioned else ():
+            if (old := self._names[key].get(table, name)) != name:
+                self._run(
+                    "ALTER TABLE {} RENAME CONSTRAINT {} TO {}",
+                    sql.SQL(table),
+                    sql.Identifier(name),
+                    sql.Identifier(old),
+                )
 
     def analyze(self) -> None:
         for entity in self._entities:

@@ -1,14 +1,17 @@
 """The one transaction of a restore: back to the backup, proven, or everything as before.
 
-Locks that stop writers, the definitions as planned, a backup of what is there now, the losses counted again; then the
-locks that stop readers, the rows out, the rows in, all that stands around them as it was, and the proof.
+Locks that stop everybody, the definitions as planned, a backup of what is there now, the losses counted again; then the
+rows out, the rows in, all that stands around them as it was, and the proof. The locks are ACCESS EXCLUSIVE from the
+beginning: a weaker one first would meet every session that has read and waits to write, and neither could go on
+(docs/decisions/0008).
 """
 
 from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,25 +19,23 @@ import psycopg
 from psycopg import sql
 
 from engine.backups.archive import Archive
-from engine.backups.compare import compare_all, stage
+from engine.backups.compare import compare
 from engine.backups.manifest import Manifest
+from engine.backups.staging import stage, staged_table
 from engine.backups.take import Work, total_of
-from engine.catalog import Catalog, Entity
+from engine.catalog import Catalog
 from engine.db.copy import write_copy
 from engine.db.platform import Connection, one_row
 from engine.errors import Aborted, DataLoss, FailedPrecondition
 from engine.faults import fault
-from engine.imports.locks import ACCESS_EXCLUSIVE, SHARE_ROW_EXCLUSIVE, holders_of, wait_for_locks
+from engine.imports.locks import ACCESS_EXCLUSIVE, wait_for_locks
 from engine.imports.sequences import advance, numbered_fields
 from engine.imports.sqltext import Temp, joined
 from engine.jobs.model import Severity
 from engine.restores.model import Rename
-from engine.restores.plan import fits_of, refused_rows, renames_by_entity, require_rights
+from engine.restores.plan import fits_of, renames_by_entity, require_rights
 from engine.restores.schema import Fit
 from engine.restores.structure import Structure
-
-READERS_SECONDS = 60.0
-"""How long it is tried to stop readers; each try waits the session's lock_timeout (3 s): nobody queues longer."""
 
 
 class Effect(Work, Protocol):
@@ -44,8 +45,9 @@ class Effect(Work, Protocol):
     def notice(self, code: str, message: str, *, severity: Severity = ..., **metadata: str) -> None: ...
 
 
-BackUp = Callable[[Sequence[str], int], tuple[uuid.UUID, Manifest]]
-"""Takes the backup before the restore, of these entities and with this seed: its id and its manifest."""
+BackUp = Callable[[Connection, Catalog, Sequence[str], int], tuple[uuid.UUID, Manifest]]
+"""Takes the backup before the restore, in the session that holds the locks (`take_held`): of these entities, with this
+seed; its id and its manifest."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,33 @@ class Confirmed:
     """By the backup's entity: rows that are lost, rows that are changed."""
     most: int
     """Rows that may be lost or changed in all."""
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What the tables, or the database, refuse of the change, as errors that name the rule and show no row. What may go
+    away by itself (locks, lost connections, a cancelled statement) passes."""
+    try:
+        yield
+    except psycopg.OperationalError:
+        raise
+    except psycopg.errors.ForeignKeyViolation as error:
+        raise _refused(error, "RESTORE_WOULD_ORPHAN", "rows would refer to others that are not there then") from None
+    except (psycopg.IntegrityError, psycopg.DataError) as error:
+        raise _refused(error, "SCHEMA_INCOMPATIBLE", "it refuses rows of the backup") from None
+    except psycopg.Error as error:
+        raise _refused(error, "RESTORE_REFUSED", "the database refuses the change") from None
+
+
+def _refused(error: psycopg.Error, reason: str, what: str) -> FailedPrecondition:
+    diagnosis = error.diag
+    table = f"{diagnosis.schema_name}.{diagnosis.table_name}" if diagnosis.table_name else "restore"
+    rule = diagnosis.constraint_name or diagnosis.column_name or diagnosis.datatype_name or ""
+    return FailedPrecondition(
+        f"{table}: {rule + ': ' if rule else ''}{what} (SQLSTATE {diagnosis.sqlstate}); everything is as before",
+        reason=reason,
+        metadata={"table": table, "rule": rule},
+    )
 
 
 def confirmed_of(plan: Mapping[str, Any], most: int) -> Confirmed:
@@ -137,20 +166,19 @@ class RestoreTransaction:
         """
         work = self._work
         work.stage("LOCK")
-        fits, structure = self._stop_writers(connection)
+        catalog, fits, structure = self._lock(connection)
+        began = time.monotonic()
         before = structure.definitions()
-        backup_id, losses = self._back_up(connection, fits, back_up)
+        backup_id, losses = self._back_up(connection, catalog, fits, back_up)
         fault("restores.backed_up")
         work.stage("RESTORE", rows=sum(f.backed.rows for f in fits))
-        began = time.monotonic()
-        self._stop_readers(connection, fits, structure)
-        began = min(began, time.monotonic())
-        structure.take_down(f.backed.rows for f in fits)
-        structure.clear()
-        staged = self._load(connection, fits)
-        fault("restores.loaded")
-        work.check()
-        structure.put_up()
+        with _refusals():
+            structure.take_down(f.backed.rows for f in fits)
+            structure.clear()
+            staged = self._load(connection, fits)
+            fault("restores.loaded")
+            work.check()
+            structure.put_up()
         moved = {name: to for f in fits for name, to in self._sequences(connection, f).items()}
         work.stage("PROVE")
         after = self._prove(connection, fits, staged)
@@ -175,28 +203,31 @@ class RestoreTransaction:
 
     # --- before anything is changed
 
-    def _stop_writers(self, connection: Connection) -> tuple[list[Fit], Structure]:
+    def _lock(self, connection: Connection) -> tuple[Catalog, list[Fit], Structure]:
         """The locks, and under them what the plan relied on: definitions, rights."""
-        fits = fits_of(self._archive, self._read_catalog(connection), self._names, self._renames)
-        structure = Structure(connection, [f.live for f in fits])
+        _, fits, structure = self._read(connection)
         connection.rollback()
         tables = [*(f.live for f in fits), *structure.others]
-        wait_for_locks(self._work, connection, [(table, SHARE_ROW_EXCLUSIVE) for table in tables])
-        fits = fits_of(self._archive, self._read_catalog(connection), self._names, self._renames)
-        structure = Structure(connection, [f.live for f in fits])
+        wait_for_locks(self._work, connection, [(table, ACCESS_EXCLUSIVE) for table in tables])
+        catalog, fits, structure = self._read(connection)
         if structure.fingerprint() != self._confirmed.definitions:
             raise Aborted(
                 "restore: a table's definition has changed since the plan; everything is as before, make a new plan",
                 reason="DEFINITIONS_MOVED",
             )
         require_rights(connection, fits, structure)
-        return fits, structure
+        return catalog, fits, structure
+
+    def _read(self, connection: Connection) -> tuple[Catalog, list[Fit], Structure]:
+        catalog = self._read_catalog(connection)
+        fits = fits_of(self._archive, catalog, self._names, self._renames)
+        return catalog, fits, Structure(connection, [f.live for f in fits])
 
     def _back_up(
-        self, connection: Connection, fits: Sequence[Fit], back_up: BackUp
+        self, connection: Connection, catalog: Catalog, fits: Sequence[Fit], back_up: BackUp
     ) -> tuple[uuid.UUID, dict[str, _Losses]]:
         """The backup of what is there now, which nobody can change any more; and what is lost by it, counted again."""
-        backup_id, manifest = back_up([f.live.name for f in fits], self._seed)
+        backup_id, manifest = back_up(connection, catalog, [f.live.name for f in fits], self._seed)
         now = {}
         for f in fits:
             held = manifest.entity(f.live.name)
@@ -207,7 +238,7 @@ class RestoreTransaction:
             # the same rows as in the plan, by number and fingerprint: so the same losses
             planned = self._confirmed.losses
             return backup_id, {name: _Losses(rows, *planned[name]) for name, (rows, _) in now.items()}
-        counted = self._count_again(fits)
+        counted = self._count_again(connection, fits)
         found = sum(c.lost + c.changed for c in counted.values())
         if found > self._confirmed.most:
             raise Aborted(
@@ -218,49 +249,22 @@ class RestoreTransaction:
             )
         return backup_id, counted
 
-    def _count_again(self, fits: Sequence[Fit]) -> dict[str, _Losses]:
-        """Writers wait, so that another session sees the same rows."""
+    def _count_again(self, connection: Connection, fits: Sequence[Fit]) -> dict[str, _Losses]:
         self._work.stage("COMPARE", rows=sum(f.backed.rows for f in fits))
-        with self._work.platform("restore, losses", autocommit=True, idle_in_transaction_session_timeout="0") as other:
-            compared, _ = compare_all(
-                self._work,
-                other,
-                self._read_catalog(other),
-                self._archive,
-                [f.backed.entity for f in fits],
-                renames_by_entity(self._renames),
-                Nowhere(),
-            )
-        return {
-            f.backed.entity: _Losses(c.only_live + c.different + c.equal, c.only_live, c.different)
-            for f, c in zip(fits, compared, strict=True)
-        }
+        renames, found, done = renames_by_entity(self._renames), {}, 0
+        connection.execute("SET LOCAL enable_nestloop = off")
+        for number, f in enumerate(fits):
+            table = staged_table(number)
+            stage(self._work, connection, self._archive, f.backed, table, done=done)
+            own = renames.get(f.backed.entity, {})
+            c = compare(connection, f.live, f.backed, table, own, number, Nowhere(), self._seed)
+            connection.execute(sql.SQL("DROP TABLE {}").format(table))
+            found[f.backed.entity] = _Losses(c.only_live + c.different + c.equal, c.only_live, c.different)
+            done += f.backed.rows
+        connection.execute("SET LOCAL enable_nestloop = DEFAULT")
+        return found
 
     # --- the change
-
-    def _stop_readers(self, connection: Connection, fits: Sequence[Fit], structure: Structure) -> None:
-        """Under a savepoint: a reader who stays costs us no lock that stops writers, on which the backup stands."""
-        tables = sorted([*(f.live for f in fits), *structure.others], key=lambda e: (e.schema, e.table))
-        deadline, pause = time.monotonic() + READERS_SECONDS, 0.2
-        while True:
-            blocked: Entity | None = None
-            try:
-                with connection.transaction():
-                    for blocked in tables:
-                        connection.execute(
-                            sql.SQL("LOCK TABLE {} IN {} MODE").format(blocked.relation, sql.SQL(ACCESS_EXCLUSIVE))
-                        )
-                return
-            except psycopg.errors.LockNotAvailable:
-                if blocked is None or time.monotonic() > deadline:
-                    raise
-            by = holders_of(connection, blocked, readers=True)
-            self._work.notice("LOCK_WAITING", f"waiting for {ACCESS_EXCLUSIVE} on {blocked.name}, held by {by}")
-            until = time.monotonic() + pause
-            while time.monotonic() < until:
-                self._work.check()
-                time.sleep(0.1)
-            pause = min(pause * 2, 5.0)
 
     def _load(self, connection: Connection, fits: Sequence[Fit]) -> dict[str, Temp]:
         """The rows into the tables; the temporary tables of those whose columns have changed."""
@@ -268,19 +272,16 @@ class RestoreTransaction:
         done = 0
         for number, found in enumerate(fits):
             columns = joined(sql.Identifier(p.new.column) for p in found.pairs)
-            try:
-                if found.straight:
-                    self._copy(connection, found, columns, done)
-                else:
-                    table = staged[found.backed.entity] = Temp(f"restored_{number}")
-                    stage(self._work, connection, self._archive, found.backed, table)
-                    connection.execute(
-                        sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} s").format(
-                            found.live.qualified, columns, columns, found.selected(table)
-                        )
+            if found.straight:
+                self._copy(connection, found, columns, done)
+            else:
+                table = staged[found.backed.entity] = Temp(f"restored_{number}")
+                stage(self._work, connection, self._archive, found.backed, table)
+                connection.execute(
+                    sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} s").format(
+                        found.live.qualified, columns, columns, found.selected(table)
                     )
-            except (psycopg.IntegrityError, psycopg.DataError) as error:
-                raise refused_rows(error, found.live) from None
+                )
             done += found.backed.rows
         return staged
 

@@ -11,7 +11,7 @@ from psycopg import sql
 from engine.access import Caller
 from engine.artifacts import ArtifactKind
 from engine.backups.archive import Archive
-from engine.backups.compare import Compared, Look, compare_all
+from engine.backups.compare import Compared, Look, compare_all, matched
 from engine.backups.model import BackupRequest
 from engine.backups.service import Backups
 from engine.backups.staging import stage, staged_table
@@ -120,9 +120,8 @@ class Differences:
             self.found, self.digest = compare_all(
                 self.told,
                 connection,
-                self.catalog,
                 archive,
-                names or row.entity_types,
+                matched(self.catalog, archive, names or row.entity_types),
                 renames or {},
                 sink,
                 look=look,

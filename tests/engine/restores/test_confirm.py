@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import select
 
 from engine.backups.service import Backups
-from engine.db.models import BackupRow, JobRow, RestoreRow
+from engine.db.models import BackupRow, JobRow, RestoreRow, RoleRow
 from engine.errors import Aborted, DataOpsError, FailedPrecondition, InvalidRequest, PermissionDenied
 from engine.faults import InjectedFault
 from engine.imports.model import ChangeKind
@@ -208,19 +208,50 @@ def test_definitions_that_are_not_as_before_are_not_committed(pair, monkeypatch)
 
 
 def test_what_was_confirmed_is_not_run_a_second_time(pair, monkeypatch):
+    """RetryJob only finds out whether the effect stands."""
     world, backup = pair
+    before = contents(world, "parents", "children")
     row = confirm(world, plan(world, backup), work=False)
     with world.resources.db.transaction() as session:
         session.get(JobRow, row.restore_job_id).max_attempts = 1
-    monkeypatch.setattr("engine.restores.transaction.READERS_SECONDS", 0.1)
+    monkeypatch.setattr("engine.imports.locks.LOCK_SECONDS", 0.1)
     with psycopg.connect(world.resources.platform.dsn) as reader:
         reader.execute("SELECT FROM public.parents")
         world.work()
     assert get(world, row.id).status in ("FAILED", "ROLLED_BACK")
     jobs = Jobs(world.resources.db, world.resources.bell, world.resources.clock)
 
-    with pytest.raises(FailedPrecondition, match="RESTORE_STATE"):
-        jobs.retry(world.caller, row.restore_job_id, *world.request())
+    jobs.retry(world.caller, row.restore_job_id, *world.request())
+    world.work()
+
+    assert world.reason(get(world, row.id)) == "RESTORE_STATE"
+    assert contents(world, "parents", "children") == before
+
+
+def test_an_end_that_could_not_be_written_is_written_by_a_retry(pair, monkeypatch):
+    """The rows are in; what failed is the record."""
+    world, backup = pair
+    row = confirm(world, plan(world, backup), work=False)
+
+    def broken(*_):
+        raise FailedPrecondition("the record cannot be written", reason="BROKEN")
+
+    monkeypatch.setattr("engine.restores.run.RestoreHandler._end", broken)
+    with world.resources.db.transaction() as session:
+        session.get(JobRow, row.restore_job_id).max_attempts = 1
+    world.work()
+    assert get(world, row.id).status == "FAILED"
+    monkeypatch.undo()
+    with world.resources.db.transaction() as session:
+        job = session.get(JobRow, row.restore_job_id)
+        job.error = job.error | {"retryable": True}
+    jobs = Jobs(world.resources.db, world.resources.bell, world.resources.clock)
+
+    jobs.retry(world.caller, row.restore_job_id, *world.request())
+    world.work()
+
+    assert get(world, row.id).status == "COMPLETED"
+    assert Backups(world.resources).get(world.caller, backup.id).status == "RESTORED"
 
 
 def test_a_writer_waits_and_a_reader_is_waited_for(pair):
@@ -257,6 +288,24 @@ def test_another_person_approves(made):
 
     assert get(world, row.id).status == "COMPLETED"
     assert world.sql("SELECT count(*) FROM public.children") == [(10,)]
+
+
+def test_who_only_approves_need_not_be_able_to_confirm(made):
+    world = made(PAIR, restore_needs_approval=True)
+    backup = back_up(world)
+    row = plan(world, backup)
+    confirm(world, row)
+    now = world.resources.clock()
+    with world.resources.db.transaction() as session:
+        session.add(
+            RoleRow(name="second pair of eyes", permissions=["restores.read", "restores.approve"], updated_at=now)
+        )
+    Restores(world.resources).approve(world.caller_with("second pair of eyes", "olga"), row.id, row.plan_digest)
+    world.work()
+
+    done = get(world, row.id)
+    assert done.status == "COMPLETED", done.error
+    assert world.job(done.restore_job_id).principal_id == world.caller.principal_id
 
 
 def test_only_the_super_admin_restores(pair):
