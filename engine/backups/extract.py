@@ -76,12 +76,28 @@ class Extraction:
         return [{"code": "ROWS_NOT_IN_BACKUP", "message": message, "severity": Severity.WARNING.value}]
 
 
+def require_open_key(entity: str, names: Sequence[str], secret: Sequence[str], *, secrets: bool) -> None:
+    """Return when rows may be asked for by these fields. By a secret one only who may set secrets asks: whether the
+    backup has a row of a guessed key would tell anybody else what the field holds.
+
+    Raises: FailedPrecondition: KEY_NOT_USABLE.
+    """
+    found = [name for name in names if name in secret]
+    if found and not secrets:
+        raise FailedPrecondition(
+            f"{entity}: its key has the secret field {found[0]}; rows are asked for by it with secrets.set only",
+            reason="KEY_NOT_USABLE",
+            metadata={"entity": entity, "field": found[0]},
+        )
+
+
 def take_out(run: JobRun, row: ImportRow, upload: UploadRow, caller: Caller, wanted: Extraction) -> Extraction:
     """Makes the upload's file out of the backup and finishes the upload; an attempt that died has left nothing.
 
     Raises:
         DataInvalid: ROWS_NOT_IN_BACKUP when it has none of them, KEY_INVALID; FailedPrecondition: SCHEMA_INCOMPATIBLE,
-        BACKUP_STATE, KEY_UNKNOWN, UPLOAD_GONE; DataLoss: a damaged backup; PermissionDenied; NotFound: ENTITY_UNKNOWN.
+        KEY_NOT_USABLE, BACKUP_STATE, KEY_UNKNOWN, UPLOAD_GONE; DataLoss: a damaged backup; PermissionDenied; NotFound:
+        ENTITY_UNKNOWN.
     """
     resources = run.resources
     caller.require("backups.extract", wanted.entity)
@@ -136,7 +152,9 @@ class _Taking:
         self._backed = backed
         pairs = pairs_of(live, backed, {})
         self._all = {pair.live.column: pair for pair in pairs}
-        self._pairs = [p for p in pairs if secrets or not (p.live.secret or p.backed.secret)]
+        self._secrets = secrets
+        self._secret = [p.live.name for p in pairs if p.live.secret or p.backed.secret]
+        self._pairs = [p for p in pairs if secrets or p.live.name not in self._secret]
         self._alike = alike_of(connection, pairs)
 
     def stage(self, keys: Sequence[dict[str, str]]) -> int:
@@ -178,7 +196,8 @@ class _Taking:
         return artifact_id
 
     def _key(self, names: dict[str, str]) -> list[Pair]:
-        """The columns of both that the wanted keys speak of."""
+        """The columns of both that the wanted keys speak of; the right to secret ones may be gone since they were
+        asked for, and what is secret in the backup need not be so now."""
         fields = [self._live.field(name) for name in names]
         columns = [field.column for field in fields if field is not None]
         if len(columns) != len(names) or not set(columns) <= set(self._all):
@@ -188,6 +207,7 @@ class _Taking:
                 reason="SCHEMA_INCOMPATIBLE",
                 metadata={"entity": self._live.name},
             )
+        require_open_key(self._live.name, list(names), self._secret, secrets=self._secrets)
         return [self._all[column] for column in columns]
 
     def _want(self, key: Sequence[Pair], keys: Sequence[dict[str, str]]) -> None:

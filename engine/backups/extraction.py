@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from engine.access import Caller, once
 from engine.artifacts import ArtifactKind
 from engine.audit import record_intent, record_outcome
-from engine.backups.extract import Extraction, Key, encoded_keys
+from engine.backups.extract import Extraction, Key, encoded_keys, require_open_key
 from engine.backups.model import ExtractRequest
 from engine.backups.opening import open_archive
 from engine.catalog import Entity
@@ -46,7 +46,7 @@ def extract(
             reason="ENTITY_UNKNOWN",
             metadata={"entity": request.entity[:80]},
         )
-    keys = _keys(resources.catalogs.load().entity(request.entity), request)
+    keys = _keys(resources.catalogs.load().entity(request.entity), request, caller)
     open_archive(resources, backup)
     artifact_id = _sealed(resources, keys)
     now = resources.clock()
@@ -76,7 +76,7 @@ def _mode(request: ExtractRequest) -> ImportType:
     )
 
 
-def _keys(entity: Entity, request: ExtractRequest) -> list[Key]:
+def _keys(entity: Entity, request: ExtractRequest, caller: Caller) -> list[Key]:
     """The keys, each once, in the order of the entity's key.
 
     Raises:
@@ -85,6 +85,8 @@ def _keys(entity: Entity, request: ExtractRequest) -> list[Key]:
     names = [entity.column(column).name for column in entity.key]
     if not names:
         raise FailedPrecondition(f"{entity.name}: found no key to tell rows by", reason="KEY_NOT_USABLE")
+    secret = [field.name for field in entity.fields if field.secret]
+    require_open_key(entity.name, names, secret, secrets=caller.may("secrets.set", entity.name))
     found: dict[Key, None] = {}
     for place, key in enumerate(request.keys):
         values = dict(key.values)

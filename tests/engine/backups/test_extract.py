@@ -162,6 +162,49 @@ def test_secrets_are_taken_out_only_for_who_may_set_them(world):
     assert (counts(row), counts(with_secrets)) == ({"total": 1, "unchanged": 1}, {"total": 1, "update": 1})
 
 
+def test_a_key_with_a_secret_field_is_asked_for_only_by_who_may_set_secrets(fresh):
+    """Whether the backup has a row of it would tell a guesser what the field holds."""
+    world = fresh("CREATE TABLE public.doors (house int, password text, name text, PRIMARY KEY (house, password))")
+    world.sql("INSERT INTO public.doors VALUES (1, 'right', 'a')")
+    backup = back_up(world)
+    without = caller_with(world, "backups.*", "imports.*", "uploads.*")
+
+    for guess in ("right", "wrong"):
+        with pytest.raises(FailedPrecondition) as caught:
+            begin(world, backup, (RowKey((("house", "1"), ("password", guess))),), "doors", without)
+        assert (caught.value.reason, guess in str(caught.value)) == ("KEY_NOT_USABLE", False)
+    row = extract(world, backup, (RowKey((("house", "1"), ("password", "right"))),), "doors")
+    assert counts(row) == {"total": 1, "unchanged": 1}, row.error
+
+
+@pytest.mark.parametrize("guess", ["right", "wrong"])
+def test_a_right_to_set_secrets_that_is_gone_when_it_runs_tells_nothing(fresh, guess):
+    world = fresh("CREATE TABLE public.doors (password text PRIMARY KEY, name text)")
+    world.sql("INSERT INTO public.doors VALUES ('right', 'a')")
+    caller = caller_with(world, "backups.*", "imports.*", "secrets.*")
+    row = begin(world, back_up(world), keys(guess, field="password"), "doors", caller)
+    with world.resources.db.transaction() as session:
+        session.get_one(RoleRow, caller.subject).permissions = ["backups.*", "imports.*"]
+
+    world.work()
+
+    assert world.reason(world.imports.get(world.caller, row.id)) == "KEY_NOT_USABLE"
+
+
+@pytest.mark.parametrize("guess", ["right", "wrong"])
+def test_a_key_that_was_secret_when_it_was_backed_up_is_secret_still(made, make_world, tmp_path, guess):
+    file = tmp_path / "catalog.toml"
+    file.write_text("[entities.doors.secrets]\nword = {}\n")
+    before = made("CREATE TABLE public.doors (word text PRIMARY KEY, name text)", catalog_file=file)
+    before.sql("INSERT INTO public.doors VALUES ('right', 'a')")
+    backup = back_up(before)
+    world = make_world(before.resources.platform.dsn)
+
+    row = extract(world, backup, keys(guess, field="word"), "doors", caller_with(world, "backups.*", "imports.*"))
+
+    assert world.reason(row) == "KEY_NOT_USABLE"
+
+
 def test_it_takes_both_rights_on_the_entity(world):
     backup = back_up(world)
     lacking = {
