@@ -34,10 +34,12 @@ def stage(
         done: rows of the present stage that were done before.
 
     Raises:
-        FailedPrecondition: SCHEMA_INCOMPATIBLE when a type is gone, or does not read a value any more.
+        FailedPrecondition: SCHEMA_INCOMPATIBLE when the database has another encoding, when a type is gone, or does
+            not read a value any more.
         DataLoss: BACKUP_DAMAGED when the rows are not those of the manifest; what `Archive.rows` raises.
         PlatformNotPrepared: PLATFORM_NOT_PREPARED.
     """
+    _require_encoding(connection, archive)
     _require_types(connection, entity)
     columns = [sql.SQL("{} {}").format(sql.Identifier(c.name), sql.SQL(c.storage_type)) for c in entity.columns]
     with temp_tables(connection):
@@ -62,6 +64,19 @@ def stage(
             f" {'the same' if int(total) == entity.fingerprint else 'another'} fingerprint",
             reason="BACKUP_DAMAGED",
             metadata={"entity": entity.entity},
+        )
+
+
+def _require_encoding(connection: Connection, archive: Archive) -> None:
+    """Fingerprints are of the bytes that a server keeps: in another encoding they never agree, whatever the rows."""
+    (found,) = one_row(connection, sql.SQL("SELECT current_setting('server_encoding')").format())
+    expected = archive.manifest.database.get("encoding", found)
+    if found != expected:
+        raise FailedPrecondition(
+            f"backup: it is of a database in {expected}, found this one in {found}; its rows can be proven in one of"
+            " its own encoding only, which says nothing of the backup",
+            reason="SCHEMA_INCOMPATIBLE",
+            metadata={"encoding": str(found), "expected": str(expected)},
         )
 
 

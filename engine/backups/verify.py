@@ -23,8 +23,8 @@ def verify(work: Work, archive: Archive, level: VerifyLevel) -> None:
 
     Raises:
         DataLoss: BACKUP_INCOMPLETE, PART_MISSING, PART_DAMAGED, KEY_WRONG, BACKUP_DAMAGED.
-        FailedPrecondition: KEY_UNKNOWN; SCHEMA_INCOMPATIBLE when the platform lacks a type, which says nothing of the
-            backup; PlatformNotPrepared: PLATFORM_NOT_PREPARED.
+        FailedPrecondition: KEY_UNKNOWN; SCHEMA_INCOMPATIBLE when the platform lacks a type or has another encoding,
+            which says nothing of the backup; PlatformNotPrepared: PLATFORM_NOT_PREPARED.
     """
     work.stage("PRESENT")
     archive.require_present(work.check)

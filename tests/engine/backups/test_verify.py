@@ -94,6 +94,27 @@ def _audit(world: World, job: JobRow) -> list[AuditEventRow]:
         return list(session.scalars(select(AuditEventRow).where(of_job)))
 
 
+def test_a_database_of_another_encoding_says_nothing_of_the_backup(make_world, postgres, empty_dsn):
+    """Fingerprints are of the bytes that the server keeps, which are others there for the same texts."""
+    table = "CREATE TABLE public.t (id int PRIMARY KEY, note text)"
+    with postgres.connect() as connection:
+        connection.execute("CREATE DATABASE verify_latin TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'")
+    latin, other = make_world(postgres.dsn("verify_latin")), make_world(empty_dsn)
+    latin.sql(f"{table}; INSERT INTO public.t VALUES (1, U&'caf\\00e9')")
+    other.sql(table)
+    row = back_up(latin)
+
+    at_home, elsewhere = verify(latin, row, L.RESTORED), verify(other, row, L.RESTORED)
+
+    assert at_home.state == "COMPLETED", at_home.error
+    error = elsewhere.error or {}
+    assert (elsewhere.state, error["reason"]) == ("FAILED", "SCHEMA_INCOMPATIBLE")
+    assert all(name in error["message"] for name in ("LATIN1", "UTF8"))
+    assert remembered(other, row)["RESTORED"] == (True, None)
+    latin.resources.close()
+    postgres.drop_database("verify_latin")
+
+
 def test_restored_counts_all_rows_and_leaves_nothing_on_the_platform(world):
     row = back_up(world)
     tables = "SELECT count(*) FROM pg_class"
