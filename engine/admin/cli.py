@@ -8,8 +8,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
+import psycopg
 import structlog
 import typer
+from sqlalchemy.exc import DBAPIError
 
 from engine.access.grants import list_grants
 from engine.access.service import bootstrap, find_principal, principals
@@ -23,6 +25,7 @@ from engine.admin.session import admin_settings, control_database
 from engine.clock import utc_now
 from engine.db import migrate
 from engine.errors import DataOpsError, NotFound, PlatformNotPrepared
+from engine.jobs.retry import is_connection_loss
 from engine.paging import MAX_SIZE, Paging
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Operate a DataOps installation.")
@@ -33,6 +36,9 @@ app.add_typer(grants, name="grants")
 app.add_typer(keys, name="keys")
 app.add_typer(repository, name="repository")
 app.add_typer(rescue, name="rescue")
+
+_LOCKS = ("40", "55P03", "57014")
+"""SQLSTATEs, by their beginning, of what waited for another session in vain."""
 
 log = structlog.get_logger(__name__)
 
@@ -45,12 +51,34 @@ class Output(StrEnum):
 
 
 def main() -> None:
-    """Entry point: domain errors become one line and exit code 1."""
+    """Entry point: domain errors become one line with one for each violation, a database's one, and exit code 1."""
     try:
         app()
     except DataOpsError as error:
-        sys.stderr.write(f"dataops-admin: {error}\n")
-        sys.exit(1)
+        _fail(str(error), *(f"{violation.subject}: {violation.description}" for violation in error.violations))
+    except (psycopg.Error, DBAPIError) as error:
+        _fail(_told(error))
+
+
+def _fail(message: str, *more: str) -> None:
+    sys.stderr.write(f"dataops-admin: {message}\n")
+    for line in more:
+        sys.stderr.write(f"  {' '.join(line.split())}\n")
+    sys.exit(1)
+
+
+def _told(error: psycopg.Error | DBAPIError) -> str:
+    """A database's error in one line. Its own text is shown of locks and connections only: of a row that is refused it
+    holds values, and of a DSN that cannot be read its password."""
+    driver = error.orig if isinstance(error, DBAPIError) else error
+    if not isinstance(driver, psycopg.Error):
+        return f"the database: {type(error).__name__}"
+    state = driver.sqlstate or ""
+    code = f"SQLSTATE {state}" if state else type(driver).__name__
+    if not state.startswith(_LOCKS) and not is_connection_loss(driver):
+        return f"the database: found an error ({code})"
+    message = driver.diag.message_primary or next(iter(str(driver).splitlines()), "")
+    return f"the database: {message} ({code})"
 
 
 @app.command()
