@@ -234,7 +234,8 @@ class Backups:
         return row
 
     def delete(self, caller: Caller, backup_id: uuid.UUID) -> BackupRow:
-        """Removes the bytes of an ended backup; a deleted one stays deleted.
+        """From here on an ended backup does not exist; what is left of its bytes the next sweep takes. A deleted one
+        stays deleted.
 
         Raises:
             FailedPrecondition: BACKUP_IN_USE while it is held or a job or restore needs it; BACKUP_STATE while it is
@@ -244,15 +245,14 @@ class Backups:
         with self._resources.db.transaction() as session:
             row = _get(session, backup_id, lock=True)
             _require(caller, "backups.delete", row)
-            if row.status == S.DELETED:
-                return row
-            if why := in_use(session, row):
-                raise FailedPrecondition(
-                    f"backup: {why}", reason="BACKUP_IN_USE", metadata={"backup_id": str(backup_id)}
-                )
-            record_change(session, caller, "backups.delete", "backups", row.id, now)
-            move(row, S.DELETED, now)
-        remove(self._resources, backup_id)
+            if row.status != S.DELETED:
+                if why := in_use(session, row):
+                    raise FailedPrecondition(
+                        f"backup: {why}", reason="BACKUP_IN_USE", metadata={"backup_id": str(backup_id)}
+                    )
+                record_change(session, caller, "backups.delete", "backups", row.id, now)
+                move(row, S.DELETED, now)
+        _unpublish(self._resources, backup_id)  # of one that was deleted already too: its storage may have been away
         return row
 
     def archive(self, row: BackupRow) -> Archive:
@@ -310,18 +310,26 @@ def in_use(session: Session, row: BackupRow) -> str:
 
 def remove(resources: Resources, backup_id: uuid.UUID) -> None:
     """Deletes the bytes of a backup that ended without use, and then says so on its record; it may be repeated."""
+    artifact_id = _unpublish(resources, backup_id)
+    if artifact_id is None:
+        return
+    resources.repository.delete(artifact_id)
+    with resources.db.transaction() as session:
+        again = _get(session, backup_id, lock=True)
+        if again.artifact_id == artifact_id and again.status not in (*GOOD, S.PENDING):
+            again.artifact_id = None
+
+
+def _unpublish(resources: Resources, backup_id: uuid.UUID) -> uuid.UUID | None:
+    """Makes a backup that ended without use not exist; the artifact that is left of it, None where there is none."""
     with resources.db.transaction() as session:
         row = _get(session, backup_id, lock=True)
         if row.artifact_id is None or row.status in (*GOOD, S.PENDING):
-            return
+            return None
         # Under the lock, and one object only: RetryJob comes before, and then nothing is deleted, or behind, and then
         # finds no backup that it could take for its own.
         resources.repository.unpublish(row.artifact_id)
-    resources.repository.delete(row.artifact_id)
-    with resources.db.transaction() as session:
-        again = _get(session, backup_id, lock=True)
-        if again.artifact_id == row.artifact_id and again.status not in (*GOOD, S.PENDING):
-            again.artifact_id = None
+        return row.artifact_id
 
 
 def held_entities(catalog: Catalog, row: BackupRow, names: Sequence[str]) -> list[str]:

@@ -39,7 +39,7 @@ def backup(row: BackupRow, principals: Mapping[uuid.UUID, PrincipalRow]) -> back
         completed_at=timestamp(row.completed_at),
         expires_at=timestamp(row.expires_at),
         held=row.held,
-        freeable_size_bytes=row.file_size_bytes if row.artifact_id is not None else 0,
+        freeable_size_bytes=row.file_size_bytes if row.status in GOOD else 0,
         verifications=[
             _verification(level, row.verifications[level]) for level in VerifyLevel if level in row.verifications
         ],

@@ -72,6 +72,7 @@ def test_killed_in_mid_backup_the_next_attempt_makes_the_one(point: str, things:
     BackupSweeper(things.resources).sweep(things.resources.clock())
     assert artifacts(things) == before
     Backups(things.resources).delete(things.caller, row.id)
+    BackupSweeper(things.resources).sweep(things.resources.clock())
     assert artifacts(things) == set()
 
 

@@ -114,6 +114,36 @@ def test_what_ended_without_use_goes(status: str, bench: Bench) -> None:
     assert bench.stored() == {staying.artifact_id.hex}  # type: ignore[union-attr]
 
 
+def test_deleting_takes_one_object_and_leaves_the_rest_to_the_sweep(bench: Bench) -> None:
+    row = bench.backup()
+    before, deleted = names(bench.storage), []
+    bench.storage.before = lambda act, name: deleted.append(name) if act == "delete" else None
+
+    assert bench.backups.delete(bench.world.caller, row.id).status == "DELETED"
+
+    assert [name.split("/")[0::2] for name in deleted] == [["manifests", "0"]]
+    assert names(bench.storage) == [name for name in before if name not in deleted]
+    assert list(bench.resources.repository.artifact_ids()) == []
+    assert bench.sweep() == SweepResult(removed=1)
+    assert (names(bench.storage), bench.row(row.id).artifact_id) == ([], None)
+
+
+def test_a_backup_that_could_not_be_deleted_is_deleted_by_asking_again(bench: Bench) -> None:
+    row = bench.backup()
+
+    def refuse(act: str, _name: str) -> None:
+        if act == "delete":
+            raise Unavailable("read-only", reason="STORAGE_FAILED")
+
+    bench.storage.before = refuse
+    with pytest.raises(Unavailable):
+        bench.backups.delete(bench.world.caller, row.id)
+    bench.storage.before = lambda _act, _name: None
+
+    assert bench.backups.delete(bench.world.caller, row.id).status == "DELETED"
+    assert list(bench.resources.repository.artifact_ids()) == []
+
+
 def test_safety_backups_expire_and_those_that_were_asked_for_stay(bench: Bench) -> None:
     asked, safety = bench.backup(), bench.before_import()
     held = bench.before_import()

@@ -358,6 +358,7 @@ async def test_a_hold_keeps_a_backup_and_a_release_lets_it_go(client, edge):
     for _ in range(2):
         gone = (await client.backups.DeleteBackup(delete)).backup
         assert (gone.status, gone.file_url) == (backups_pb2.BACKUP_STATUS_DELETED, "")
+        assert gone.freeable_size_bytes == 0
     gone = await shown(client, made.backup_id)
     assert (gone.freeable_size_bytes, gone.checksum) == (0, made.checksum)
     verify = backups_pb2.VerifyBackupRequest(request_id=str(uuid.uuid4()), **one)

@@ -155,7 +155,8 @@ class BackupServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteBackup(self, request, context):
-        """Deletes a backup's bytes. Refused while a hold, a chain or a job needs it (BACKUP_IN_USE).
+        """Deletes a backup: it does not exist from here on, and its bytes go at the next sweep. Refused while a hold, a
+        chain or a job needs it (BACKUP_IN_USE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -52,7 +52,9 @@ class BackupServiceStub:
     ReleaseBackup: _grpc.UnaryUnaryMultiCallable[_backups_pb2.ReleaseBackupRequest, _backups_pb2.ReleaseBackupResponse]
     """Takes the hold off."""
     DeleteBackup: _grpc.UnaryUnaryMultiCallable[_backups_pb2.DeleteBackupRequest, _backups_pb2.DeleteBackupResponse]
-    """Deletes a backup's bytes. Refused while a hold, a chain or a job needs it (BACKUP_IN_USE)."""
+    """Deletes a backup: it does not exist from here on, and its bytes go at the next sweep. Refused while a hold, a
+    chain or a job needs it (BACKUP_IN_USE).
+    """
 
 @_typing.type_check_only
 class BackupServiceAsyncStub(BackupServiceStub):
@@ -78,7 +80,9 @@ class BackupServiceAsyncStub(BackupServiceStub):
     ReleaseBackup: _aio.UnaryUnaryMultiCallable[_backups_pb2.ReleaseBackupRequest, _backups_pb2.ReleaseBackupResponse]  # type: ignore[assignment]
     """Takes the hold off."""
     DeleteBackup: _aio.UnaryUnaryMultiCallable[_backups_pb2.DeleteBackupRequest, _backups_pb2.DeleteBackupResponse]  # type: ignore[assignment]
-    """Deletes a backup's bytes. Refused while a hold, a chain or a job needs it (BACKUP_IN_USE)."""
+    """Deletes a backup: it does not exist from here on, and its bytes go at the next sweep. Refused while a hold, a
+    chain or a job needs it (BACKUP_IN_USE).
+    """
 
 class BackupServiceServicer(metaclass=_abc_1.ABCMeta):
     """Consistent, encrypted, verifiable snapshots of the platform's rows."""
@@ -161,6 +165,8 @@ class BackupServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _backups_pb2.DeleteBackupRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_backups_pb2.DeleteBackupResponse, _abc.Awaitable[_backups_pb2.DeleteBackupResponse]]:
-        """Deletes a backup's bytes. Refused while a hold, a chain or a job needs it (BACKUP_IN_USE)."""
+        """Deletes a backup: it does not exist from here on, and its bytes go at the next sweep. Refused while a hold, a
+        chain or a job needs it (BACKUP_IN_USE).
+        """
 
 def add_BackupServiceServicer_to_server(servicer: BackupServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
