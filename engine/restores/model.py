@@ -36,11 +36,19 @@ class RestoreRequest:
 Notice = dict[str, Any]
 """`{code, message, severity, metadata}`, as a job's event keeps it.
 
-A restore's plan, on its row, is:
+A restore's options, on its row, are:
 
-    entities   [{entity, rows_now, rows_in_backup, rows_lost, rows_changed, schema_differences: [Notice]}]
+    renames          [{entity, old, new}], as `Rename.as_record`
+
+its plan is:
+
+    backup_id, backup_checksum   what would be restored, the checksum in hex
+    entities         [{entity, rows_now, rows_in_backup, rows_lost, rows_changed, schema_differences: [Notice],
+                     fingerprint_now, catalog}], the last two telling later whether rows or definitions have moved
+    definitions      fingerprint of the definitions of all tables that it touches
+    losses_digest    of the head of the rows that are lost or changed, in hex
     disk_bytes, wal_bytes, outage_seconds
-    notices    [Notice]
+    notices          [Notice]
     approval_needed
 
 and its report:

@@ -31,7 +31,7 @@ class RestoreRow(Model):
     entity_types: Mapped[list[str]]
     status: Mapped[str] = mapped_column(default="PENDING")
     options: Mapped[dict[str, Any]] = mapped_column(default=dict)
-    """`{renames: [{entity, from, to}]}`."""
+    """`{renames: [{entity, old, new}]}`."""
     principal_id: Mapped[uuid.UUID]
     context: Mapped[dict[str, Any]] = mapped_column(default=dict)
     plan_job_id: Mapped[uuid.UUID | None]

@@ -100,7 +100,8 @@ class RestoreServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListRestoreLosses(self, request, context):
-        """Lists the rows that the restore would delete or change, in key order.
+        """Lists the rows that the restore would delete or change, in key order. Of an entity without a key, or with another
+        one than the backup has, it lists nothing: its rows are counted as whole rows.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

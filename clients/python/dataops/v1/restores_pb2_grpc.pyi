@@ -42,7 +42,9 @@ class RestoreServiceStub:
     ListRestores: _grpc.UnaryUnaryMultiCallable[_restores_pb2.ListRestoresRequest, _restores_pb2.ListRestoresResponse]
     """Lists restores, newest first."""
     ListRestoreLosses: _grpc.UnaryUnaryMultiCallable[_restores_pb2.ListRestoreLossesRequest, _restores_pb2.ListRestoreLossesResponse]
-    """Lists the rows that the restore would delete or change, in key order."""
+    """Lists the rows that the restore would delete or change, in key order. Of an entity without a key, or with another
+    one than the backup has, it lists nothing: its rows are counted as whole rows.
+    """
     ConfirmRestore: _grpc.UnaryUnaryMultiCallable[_restores_pb2.ConfirmRestoreRequest, _restores_pb2.ConfirmRestoreResponse]
     """Confirms the plan with its typed phrase and starts the restore. PHRASE_WRONG or PLAN_DIGEST_MISMATCH if one of
     them is not the plan's, PLAN_EXPIRED if their time is over.
@@ -66,7 +68,9 @@ class RestoreServiceAsyncStub(RestoreServiceStub):
     ListRestores: _aio.UnaryUnaryMultiCallable[_restores_pb2.ListRestoresRequest, _restores_pb2.ListRestoresResponse]  # type: ignore[assignment]
     """Lists restores, newest first."""
     ListRestoreLosses: _aio.UnaryUnaryMultiCallable[_restores_pb2.ListRestoreLossesRequest, _restores_pb2.ListRestoreLossesResponse]  # type: ignore[assignment]
-    """Lists the rows that the restore would delete or change, in key order."""
+    """Lists the rows that the restore would delete or change, in key order. Of an entity without a key, or with another
+    one than the backup has, it lists nothing: its rows are counted as whole rows.
+    """
     ConfirmRestore: _aio.UnaryUnaryMultiCallable[_restores_pb2.ConfirmRestoreRequest, _restores_pb2.ConfirmRestoreResponse]  # type: ignore[assignment]
     """Confirms the plan with its typed phrase and starts the restore. PHRASE_WRONG or PLAN_DIGEST_MISMATCH if one of
     them is not the plan's, PLAN_EXPIRED if their time is over.
@@ -111,7 +115,9 @@ class RestoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _restores_pb2.ListRestoreLossesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_restores_pb2.ListRestoreLossesResponse, _abc.Awaitable[_restores_pb2.ListRestoreLossesResponse]]:
-        """Lists the rows that the restore would delete or change, in key order."""
+        """Lists the rows that the restore would delete or change, in key order. Of an entity without a key, or with another
+        one than the backup has, it lists nothing: its rows are counted as whole rows.
+        """
 
     @_abc_1.abstractmethod
     def ConfirmRestore(
