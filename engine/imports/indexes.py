@@ -1,9 +1,10 @@
 """An empty table is filled first and indexed afterwards: building an index at once is cheaper than keeping it up row by
 row, which is most of what an INSERT into an indexed table does.
 
-Only plain indexes are dropped: none that is unique or a constraint's, a foreign key's target, the replica identity, or
-that anything depends on. A restore, which proves that all definitions are as before, drops unique ones too. Each comes
-back from its own definition, with tablespace, comment, statistics, CLUSTER mark.
+An import drops plain indexes only, none that is unique or a constraint's. A restore, which proves that all definitions
+are as before, drops unique ones and primary keys too. Neither drops an exclusion constraint's, a foreign key's target,
+the replica identity, or one that anything else depends on. Each comes back from its own definition, with tablespace,
+comment, statistics, CLUSTER mark; a key with its constraint.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ ORDER BY c.relname
 
 @dataclass(frozen=True)
 class PlainIndex:
-    """An index that can go and come back as it was."""
+    """An index that can go and come back as it was; for a restore it need not be a plain one."""
 
     schema: str
     name: str

@@ -24,9 +24,9 @@ from engine.jobs.model import FINISHED, JobKind, JobState
 from engine.jobs.service import JobFilter
 from engine.paging import Page, Paging, by_number
 
-STARTED_BY: dict[str, str] = {JobKind.RESTORE_PLAN: "restores.create", JobKind.RESTORE: "restores.create"}
-"""What else it takes to try a job again, where `jobs.retry` would let in who may not start such work; and these are
-stopped only by who holds `restores.cancel`."""
+OF_RESTORES = frozenset({JobKind.RESTORE_PLAN, JobKind.RESTORE})
+"""A restore's jobs: `jobs.cancel` and `jobs.retry` are in the hands of those who may not restore, so stopping one takes
+`restores.cancel` too, and trying it again `restores.create`."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Jobs:
         with self._db.transaction() as session:
             job = service.get_job(session, job_id, lock=True)
             _require(caller, "jobs.cancel", job)
-            if job.kind in STARTED_BY:
+            if job.kind in OF_RESTORES:
                 caller.require("restores.cancel", ANY)
             if job.state in (JobState.CANCEL_REQUESTED, *FINISHED):
                 return job, _facts(session, [job])
@@ -127,8 +127,8 @@ class Jobs:
         with self._db.transaction() as session:
             job = service.get_job(session, job_id, lock=True)
             _require(caller, "jobs.retry", job)  # of a repeated request too: it is answered with the job
-            if (start := STARTED_BY.get(job.kind)) is not None:
-                caller.require(start, ANY)
+            if job.kind in OF_RESTORES:
+                caller.require("restores.create", ANY)
 
             def again() -> uuid.UUID:
                 intent = record_intent(session, caller, "jobs.retry", "jobs", job_id, _details(job), now)
