@@ -23,6 +23,7 @@ from engine.access.roles import seed_roles
 from engine.access.service import find_principal
 from engine.audit import record_intent, record_outcome
 from engine.backups.archive import Archive
+from engine.backups.model import SAFETY
 from engine.backups.record import describe
 from engine.backups.repository import Repository
 from engine.backups.states import GOOD, BackupStatus
@@ -31,8 +32,6 @@ from engine.db.database import Database
 from engine.db.models import BackupRow, GrantRow, PrincipalRow, RoleRow
 from engine.errors import DataOpsError, NotFound
 from engine.ids import new_id
-
-SAFETY = ("PRE_IMPORT", "PRE_RESTORE")
 
 ADOPT_LOCK = 0x64744F_61646F
 """Of two adoptions at once each makes the records that the other has not made."""

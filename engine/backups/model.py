@@ -22,6 +22,10 @@ class Trigger(StrEnum):
     PRE_RESTORE = "PRE_RESTORE"
 
 
+SAFETY = frozenset({Trigger.PRE_IMPORT, Trigger.PRE_RESTORE})
+"""Backups that nobody asked for: they are kept `safety_backup_seconds`, and then removed."""
+
+
 class VerifyLevel(StrEnum):
     """How far a proof goes; each includes those before it."""
 

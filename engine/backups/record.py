@@ -15,7 +15,7 @@ from engine.access import CallContext, Caller, caller_of
 from engine.audit import record_change
 from engine.backups.archive import Archive
 from engine.backups.manifest import Manifest
-from engine.backups.model import Asked, BackupType, Requester, Trigger
+from engine.backups.model import SAFETY, Asked, BackupType, Requester, Trigger
 from engine.backups.settings import read_settings
 from engine.backups.states import BackupStatus, fail, move
 from engine.backups.take import Settings as OwnRows
@@ -147,8 +147,7 @@ def take_before(
 def complete(row: BackupRow, archive: Archive, settings: Settings, now: datetime) -> None:
     """COMPLETED, as the manifest says."""
     describe(row, archive.manifest, archive.checksum)
-    safety = row.trigger_type in (Trigger.PRE_IMPORT, Trigger.PRE_RESTORE)
-    kept = settings.safety_backup_seconds if safety else settings.backup_seconds
+    kept = settings.safety_backup_seconds if row.trigger_type in SAFETY else settings.backup_seconds
     row.expires_at = now + timedelta(seconds=kept)
     move(row, S.COMPLETED, now)
 

@@ -31,13 +31,12 @@ from engine.jobs.model import FINISHED, Claim, ClaimMode, JobKind
 from engine.jobs.service import create_job
 from engine.paging import Page, Paging, created_within, newest_first
 from engine.resources import Resources
+from engine.restores.states import FINAL as RESTORE_ENDED
 
 S = BackupStatus
 
 READING = ("PENDING", "VALIDATING")
 """Imports that may still take rows out of a backup."""
-
-RESTORE_ENDED = ("COMPLETED", "FAILED", "ROLLED_BACK", "CANCELLED", "EXPIRED")
 
 
 class Backups:

@@ -14,7 +14,7 @@ import structlog
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
-from engine.backups.model import Trigger
+from engine.backups.model import SAFETY
 from engine.backups.record import LOST
 from engine.backups.service import in_use, remove
 from engine.backups.states import GOOD, BackupStatus, fail, move
@@ -26,7 +26,6 @@ from engine.resources import Resources
 
 S = BackupStatus
 
-SAFETY = (Trigger.PRE_IMPORT.value, Trigger.PRE_RESTORE.value)
 BATCH = 100
 
 log = structlog.get_logger(__name__)
