@@ -16,8 +16,7 @@ from psycopg import IsolationLevel, sql
 
 from engine.backups.archive import Archive
 from engine.backups.manifest import BackedEntity, Column
-from engine.backups.staging import drop, staged_table
-from engine.backups.staging import stage as stage
+from engine.backups.staging import drop, stage, staged_table
 from engine.backups.take import Work
 from engine.catalog import Catalog, Entity, Field
 from engine.db.copy import CopyOut

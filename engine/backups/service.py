@@ -15,8 +15,7 @@ from engine.audit import record_change, record_intent
 from engine.backups.archive import Archive
 from engine.backups.extraction import extract
 from engine.backups.model import BackupRequest, BackupType, ExtractRequest, Trigger, VerifyLevel
-from engine.backups.opening import open_archive as open_archive
-from engine.backups.opening import wrong_state
+from engine.backups.opening import open_archive, wrong_state
 from engine.backups.record import new_backup
 from engine.backups.states import GOOD, BackupStatus, move
 from engine.backups.take import entities_of, not_backed_up

@@ -15,8 +15,8 @@ from engine.artifacts import ArtifactKind
 from engine.backups.archive import Archive
 from engine.backups.manifest import Manifest
 from engine.backups.model import Asked, Trigger
+from engine.backups.opening import open_archive
 from engine.backups.record import take_before
-from engine.backups.service import open_archive
 from engine.backups.states import BackupStatus
 from engine.backups.states import move as move_backup
 from engine.backups.take import Settings, take_held

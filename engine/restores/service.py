@@ -283,6 +283,8 @@ class Restores:
 
     def _begin(self, session: Session, caller: Caller, row: RestoreRow, now: datetime) -> None:
         """Puts the restore into the queue: nobody else works on its entities while it waits or runs."""
+        plan = row.plan
+        assert plan is not None, "what is confirmed has a plan"
         move(row, S.PROCESSING, now)
         details = {"entity_types": row.entity_types, "plan_digest": (row.plan_digest or b"").hex()}
         intent_id = record_intent(session, caller, "restores.confirm", "restores", row.id, details, now)
@@ -291,7 +293,7 @@ class Restores:
             kind=JobKind.RESTORE,
             resource_type="restores",
             resource_id=row.id,
-            claims=[Claim(e["table"], ClaimMode.EXCLUSIVE) for e in (row.plan or {})["entities"]],
+            claims=[Claim(e["table"], ClaimMode.EXCLUSIVE) for e in plan["entities"]],
             caller=caller,
             intent_id=intent_id,
             now=now,

@@ -190,7 +190,7 @@ class Structure:
         return hashlib.sha256("\n".join(self.definitions()).encode()).hexdigest()
 
     def take_down(self, rows: Iterable[int]) -> None:
-        """Triggers off, foreign keys to them and all indexes but primary keys away.
+        """Triggers off, foreign keys to them and all indexes away that can be built again.
 
         Args:
             rows: those that each table will get; below some number dropping an index is not worth it.

@@ -73,14 +73,16 @@ def _refusals() -> Iterator[None]:
     except psycopg.OperationalError:
         raise
     except psycopg.errors.ForeignKeyViolation as error:
-        raise _refused(error, "RESTORE_WOULD_ORPHAN", "rows would refer to others that are not there then") from None
+        raise _refused(
+            error, "rows would refer to others that are not there then", reason="RESTORE_WOULD_ORPHAN"
+        ) from None
     except (psycopg.IntegrityError, psycopg.DataError) as error:
-        raise _refused(error, "SCHEMA_INCOMPATIBLE", "it refuses rows of the backup") from None
+        raise _refused(error, "it refuses rows of the backup", reason="SCHEMA_INCOMPATIBLE") from None
     except psycopg.Error as error:
-        raise _refused(error, "RESTORE_REFUSED", "the database refuses the change") from None
+        raise _refused(error, "the database refuses the change", reason="RESTORE_REFUSED") from None
 
 
-def _refused(error: psycopg.Error, reason: str, what: str) -> FailedPrecondition:
+def _refused(error: psycopg.Error, what: str, *, reason: str) -> FailedPrecondition:
     diagnosis = error.diag
     table = f"{diagnosis.schema_name}.{diagnosis.table_name}" if diagnosis.table_name else "restore"
     rule = diagnosis.constraint_name or diagnosis.column_name or diagnosis.datatype_name or ""

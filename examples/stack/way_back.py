@@ -101,14 +101,14 @@ class WayBack:
         """The typed phrase, and then one transaction."""
         self.tell.step(
             "Confirm it",
-            "Writers stop, what is there now is backed up, and only then is anything changed: one transaction,\n"
+            "Everybody waits, what is there now is backed up, and only then is anything changed: one transaction,\n"
             "   whose tables must equal the backup by count and fingerprint before it commits.",
         )
         done = self.client.confirm_restore(
             planned, planned.plan.confirmation_phrase, reason="make demo", on_event=self.tell.on_event
         )
         self.tell.stage_over()
-        self.tell.say(f"readers waited {done.report.outage.ToTimedelta().total_seconds():.1f} s")
+        self.tell.say(f"everybody waited {done.report.outage.ToTimedelta().total_seconds():.1f} s")
         self.tell.say(f"what was there before is in backup {done.pre_restore_backup_id}")
         return done
 

@@ -107,7 +107,9 @@ def plan_restore(world: World) -> restores_pb2.Restore:
         severity=common_pb2.NOTICE_SEVERITY_WARNING,
     )
     plan.entities.add(entity="tokens", rows_now=2, rows_in_backup=2)
-    plan.notices.add(code="READERS_BLOCKED", message="readers wait", severity=common_pb2.NOTICE_SEVERITY_WARNING)
+    plan.notices.add(
+        code="EVERYBODY_WAITS", message="readers and writers wait", severity=common_pb2.NOTICE_SEVERITY_WARNING
+    )
     world.losses = []
     for number in range(3):
         world.losses.append(restores_pb2.RestoreLoss(entity="users", deleted=True))

@@ -28,8 +28,8 @@ definitions that differ from the backup's:
   users  ! COLUMN_ADDED: users.nick: it came after the backup
 
 needs     1.0 MB of disk, 2.1 MB of write-ahead log
-readers   wait about 2 s
-notice    ! READERS_BLOCKED: readers wait
+outage    everybody waits, about 2 s
+notice    ! EVERYBODY_WAITS: readers and writers wait
 approval  another person must approve it, too
 phrase    {PHRASE}
 expires   2026-11-27 02:45 UTC
@@ -47,7 +47,7 @@ backup before  {BACKUP_ID}
 entity\trows before\trows after\tlost\tchanged
 users\t53\t50\t3\t2
 
-readers  waited 2 s
+outage  everybody waited 2 s
 
 the way back: dataops restore plan {BACKUP_ID}
 """
@@ -147,7 +147,7 @@ def test_a_person_types_the_phrase_below_the_plan(answer: bytes, code: int, said
     got, screen = at_terminal(["restore", "confirm", RESTORE_ID], "type the phrase:", answer)
 
     assert (got, said in screen) == (code, True)
-    assert "READERS_BLOCKED" in screen
+    assert "EVERYBODY_WAITS" in screen
     assert bool(confirmations(world)) == (code != 9)
 
 
@@ -210,7 +210,7 @@ def test_a_person_approves_below_the_plan(answer: bytes, code: int, world: World
     got, screen = at_terminal(["restore", "approve", RESTORE_ID], "[y/N]", answer)
 
     assert (got, bool(world.started)) == (code, code == 0)
-    assert "READERS_BLOCKED" in screen
+    assert "EVERYBODY_WAITS" in screen
 
 
 def test_what_is_not_confirmed_is_not_approved(world: World):

@@ -26,6 +26,7 @@ PLAN: dict[str, Any] = {
     "entities": [
         {
             "entity": "users",
+            "table": "users",
             "rows_now": 53,
             "rows_in_backup": 50,
             "rows_lost": 3,

@@ -183,7 +183,7 @@ class RestorePlan(_message.Message):
 
     @_builtins.property
     def outage(self) -> _duration_pb2.Duration:
-        """How long readers are blocked, as estimated."""
+        """How long readers and writers of the tables wait, as estimated."""
 
     @_builtins.property
     def notices(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Notice]:
@@ -271,7 +271,7 @@ class RestoreReport(_message.Message):
 
     @_builtins.property
     def outage(self) -> _duration_pb2.Duration:
-        """How long readers were blocked."""
+        """How long readers and writers of the tables waited."""
 
     def __init__(
         self,

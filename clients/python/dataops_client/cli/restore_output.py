@@ -87,7 +87,10 @@ def _show_plan(plan: restores_pb2.RestorePlan) -> None:
     out.facts(
         [
             ("needs", f"{out.size(plan.disk_bytes)} of disk, {out.size(plan.wal_bytes)} of write-ahead log"),
-            ("readers", f"wait {duration_words(plan.outage)}" if plan.HasField("outage") else ""),
+            (
+                "outage",
+                f"everybody waits, {duration_words(plan.outage)}" if plan.HasField("outage") else "",
+            ),
             *(("notice", notice_line(notice)) for notice in plan.notices),
             ("approval", "another person must approve it, too" if plan.approval_needed else ""),
             ("phrase", plan.confirmation_phrase),
@@ -108,7 +111,9 @@ def _show_report(report: restores_pb2.RestoreReport) -> None:
     waited = duration_words(report.outage).removeprefix("about ") if report.HasField("outage") else ""
     if waited or report.notices:
         print()
-    out.facts([("readers", f"waited {waited}" if waited else ""), *((n.code, n.message) for n in report.notices)])
+    out.facts(
+        [("outage", f"everybody waited {waited}" if waited else ""), *((n.code, n.message) for n in report.notices)]
+    )
 
 
 def _next_steps(found: restores_pb2.Restore) -> Iterator[str]:
