@@ -48,6 +48,10 @@ ROW = 20
 PATIENT = {"idle_in_transaction_session_timeout": "0"}
 """Of two sessions, the one that is done first waits in its transaction for the other: hours, where tables are large."""
 
+APART_BYTES = 32 << 20
+"""Of the tables with their indexes: from here on the second count has a session of its own. It costs a small backup, as
+most imports take one, as much again as the backup itself."""
+
 LARGE_OBJECTS = {"name": "large objects", "why": "only the rows of tables are backed up"}
 DEFINITIONS = {
     "name": "definitions, roles and rights",
@@ -78,48 +82,28 @@ def take(
     asked: Asked,
     settings: Settings,
     clock: Clock,
-    seed: int | None = None,
 ) -> Archive:
-    """The backup, published and opened again; `seed` is that of its fingerprints, a new one if not given.
+    """The backup, published and opened again.
 
     Raises:
         NotFound: ENTITY_UNKNOWN; FailedPrecondition: ENTITY_NOT_BACKED_UP; Aborted: CATALOG_MOVED.
         DataLoss: BACKUP_INCOMPLETE when what was read is not what the snapshot holds.
         psycopg.errors.LockNotAvailable: a table is locked by somebody who changes its definition.
     """
-    with (
-        work.platform("backup", autocommit=True, **PATIENT) as connection,
-        work.platform("backup, counting", autocommit=True, **PATIENT) as counting,
-    ):
+    with work.platform("backup", autocommit=True, **PATIENT) as connection:
         entities = entities_of(read_catalog(connection), asked.entities)
-        with _begun(counting), _begun(connection):
-            # the counting session too, and first: behind a TRUNCATE that waits for us it would wait for ever
-            _lock(counting, entities)
-            _lock(connection, entities)
-            snapshot_at = clock()
-            catalog = _unchanged(read_catalog(connection), entities)
-            (snapshot,) = one_row(connection, sql.SQL("SELECT pg_export_snapshot()").format())
-            _read_by_no_index(connection)
-            seed = new_seed() if seed is None else seed
-            work.stage("BACKUP", rows=sum(entity.estimated_rows for entity in entities))
-            with (
-                ThreadPoolExecutor(1, thread_name_prefix="backup-counting") as helper,
-                repository.writer(asked.artifact_id) as writer,
-            ):
-                counts = helper.submit(_count, counting, snapshot, entities, seed)
-                try:
-                    backed = _streams(work, connection, entities, seed, writer, counts)
-                    own = _write_settings(writer, settings)
-                    writer.end()
-                    _wait(work, counts)
-                except BaseException:
-                    counting.cancel_safe(timeout=5)  # else its count would be waited for
-                    raise
-            fault("backups.written")
-            _require_equal(backed, counts.result())
-            about = _About(snapshot_at, database_of(connection), seed, _lacking(connection, catalog))
+        if sum(entity.size_bytes for entity in entities) < APART_BYTES:
+            with _begun(connection):
+                _lock(connection, entities)
+                snapshot_at = clock()
+                catalog = _unchanged(read_catalog(connection), entities)
+                read = _one_after_the_other(
+                    work, connection, repository, catalog, entities, asked, settings, snapshot_at
+                )
+        else:
+            read = _side_by_side(work, connection, repository, read_catalog, entities, asked, settings, clock)
     work.check()
-    return _publish(repository, asked, about, backed, own, writer)
+    return _publish(repository, asked, read)
 
 
 def take_held(
@@ -133,46 +117,104 @@ def take_held(
     seed: int,
 ) -> Archive:
     """The same in the one session that holds the tables' locks, for who stops everybody else before a restore: nobody
-    can write, so that each statement sees the same rows. The second count comes after the stream, and by itself.
+    can write, so that each statement sees the same rows.
 
     Raises: as `take`.
     """
     entities = entities_of(catalog, asked.entities)
-    work.stage("BACKUP", rows=sum(entity.estimated_rows for entity in entities))
     # a savepoint: what is set for it is as before afterwards
-    with connection.transaction(force_rollback=True), repository.writer(asked.artifact_id) as writer:
-        about = _About(clock(), database_of(connection), seed, _lacking(connection, catalog))
-        _read_by_no_index(connection)
-        backed = _streams(work, connection, entities, seed, writer)
-        own = _write_settings(writer, settings)
-        writer.end()
-        counts = []
-        for entity in entities:
-            work.check()
-            counts.append(_count_one(connection, entity, seed))
-        _require_equal(backed, counts)
+    with connection.transaction(force_rollback=True):
+        read = _one_after_the_other(work, connection, repository, catalog, entities, asked, settings, clock(), seed)
     work.check()
-    return _publish(repository, asked, about, backed, own, writer)
+    return _publish(repository, asked, read)
 
 
 @dataclass(frozen=True)
-class _About:
-    """What a manifest says beside its entities."""
+class _Read:
+    """What was read and stored; a manifest is still to be made of it."""
 
     snapshot_at: datetime
-    database: dict[str, str]
     seed: int
+    database: dict[str, str]
     not_covered: list[dict[str, str]]
+    entities: list[BackedEntity]
+    settings: dict[str, Any]
+    writer: SegmentWriter
 
 
-def _publish(
+def _one_after_the_other(
+    work: Work,
+    connection: Connection,
     repository: Repository,
+    catalog: Catalog,
+    entities: list[Entity],
     asked: Asked,
-    about: _About,
-    backed: Sequence[BackedEntity],
-    settings: dict[str, Any],
-    writer: SegmentWriter,
-) -> Archive:
+    settings: Settings,
+    snapshot_at: datetime,
+    seed: int | None = None,
+) -> _Read:
+    """Streams, then the second count, in one session whose transaction sees one moment."""
+    seed = new_seed() if seed is None else seed
+    work.stage("BACKUP", rows=sum(entity.estimated_rows for entity in entities))
+    database, lacking = database_of(connection), _lacking(connection, catalog)
+    _read_by_no_index(connection)
+    with repository.writer(asked.artifact_id) as writer:
+        backed = _streams(work, connection, entities, seed, writer)
+        own = _write_settings(writer, settings)
+        writer.end()
+    fault("backups.written")
+    counts = []
+    for entity in entities:
+        work.check()
+        counts.append(_count_one(connection, entity, seed))
+    _require_equal(backed, counts)
+    return _Read(snapshot_at, seed, database, lacking, backed, own, writer)
+
+
+def _side_by_side(
+    work: Work,
+    connection: Connection,
+    repository: Repository,
+    read_catalog: Callable[[Connection], Catalog],
+    entities: list[Entity],
+    asked: Asked,
+    settings: Settings,
+    clock: Clock,
+) -> _Read:
+    """The second count in a session of its own, of the same snapshot, while the streams are written."""
+    with (
+        work.platform("backup, counting", autocommit=True, **PATIENT) as counting,
+        _begun(counting),
+        _begun(connection),
+    ):
+        # the counting session too, and first: behind a TRUNCATE that waits for us it would wait for ever
+        _lock(counting, entities)
+        _lock(connection, entities)
+        snapshot_at, seed = clock(), new_seed()
+        catalog = _unchanged(read_catalog(connection), entities)
+        (snapshot,) = one_row(connection, sql.SQL("SELECT pg_export_snapshot()").format())
+        database, lacking = database_of(connection), _lacking(connection, catalog)
+        _read_by_no_index(connection)
+        work.stage("BACKUP", rows=sum(entity.estimated_rows for entity in entities))
+        with (
+            ThreadPoolExecutor(1, thread_name_prefix="backup-counting") as helper,
+            repository.writer(asked.artifact_id) as writer,
+        ):
+            counts = helper.submit(_count, counting, snapshot, entities, seed)
+            try:
+                backed = _streams(work, connection, entities, seed, writer, counts)
+                own = _write_settings(writer, settings)
+                writer.end()
+                _wait(work, counts)
+            except BaseException:
+                counting.cancel_safe(timeout=5)  # else its count would be waited for
+                raise
+        fault("backups.written")
+        _require_equal(backed, counts.result())
+    return _Read(snapshot_at, seed, database, lacking, backed, own, writer)
+
+
+def _publish(repository: Repository, asked: Asked, read: _Read) -> Archive:
     manifest = Manifest(
         backup_id=asked.backup_id,
         artifact_id=asked.artifact_id,
@@ -180,20 +222,20 @@ def _publish(
         trigger_type=asked.trigger.value,
         name=asked.name,
         created_at=asked.created_at,
-        snapshot_at=about.snapshot_at,
+        snapshot_at=read.snapshot_at,
         requested_by={
             "principal_id": str(asked.requested_by.principal_id),
             "issuer": asked.requested_by.issuer,
             "subject": asked.requested_by.subject,
         },
-        database=about.database,
-        seed=about.seed,
-        entities=tuple(backed),
-        settings=settings,
-        segments=tuple(writer.segments),
-        not_covered=tuple(about.not_covered),
+        database=read.database,
+        seed=read.seed,
+        entities=tuple(read.entities),
+        settings=read.settings,
+        segments=tuple(read.writer.segments),
+        not_covered=tuple(read.not_covered),
     )
-    archive = repository.publish(manifest, writer.wraps)
+    archive = repository.publish(manifest, read.writer.wraps)
     fault("backups.published")
     return archive
 

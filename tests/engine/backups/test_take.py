@@ -107,6 +107,12 @@ TABLES = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _two_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small tables are read in one; here each case is that of large ones, unless it says otherwise."""
+    monkeypatch.setattr(taking, "APART_BYTES", 0)
+
+
 @pytest.mark.parametrize("case", TABLES)
 def test_a_stream_is_the_tables_rows_as_copy_gives_them(case: str, fresh: Fresh) -> None:
     schema, name, query = TABLES[case]
@@ -301,8 +307,12 @@ LOSSES = {
 }
 
 
+@pytest.mark.parametrize("apart", [0, 1 << 40], ids=["two sessions", "one session"])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_a_stream_that_is_not_the_table_is_no_backup(loss: str, fresh: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_that_is_not_the_table_is_no_backup(
+    loss: str, apart: int, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(taking, "APART_BYTES", apart)
     world = fresh(THINGS)
     before = set(world.resources.repository.artifact_ids())
     broken(monkeypatch, LOSSES[loss])
