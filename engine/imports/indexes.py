@@ -41,6 +41,8 @@ WHERE i.indrelid = %(table)s::regclass AND i.indisvalid AND (%(unique)s OR NOT i
   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = i.indexrelid)
   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.refclassid = 'pg_constraint'::regclass AND d.refobjid = k.oid
                   AND d.objid <> i.indexrelid)
+  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid
+                  AND d.deptype = 'x') -- of an extension, which no definition tells
 ORDER BY c.relname
 """
 

@@ -30,7 +30,7 @@ from engine.imports.apply import ROLLED_BACK, rolled_back_errors
 from engine.imports.planfile import canonical
 from engine.jobs.handlers import Ending
 from engine.restores.model import Rename
-from engine.restores.plan import RestorePlanner, phrase_of
+from engine.restores.plan import RestorePlanner, WouldOrphan, phrase_of
 from engine.restores.states import RestoreStatus, fail, move
 from engine.restores.transaction import RestoreTransaction, confirmed_of
 
@@ -63,7 +63,10 @@ class RestorePlanHandler:
         return lambda session: self._end(session, run, plan, losses_id)
 
     def failed(self, session: Session, job: JobRow, error: DataOpsError) -> None:
-        fail(_restore(session, job), error, utc_now())
+        row = _restore(session, job)
+        fail(row, error, utc_now())
+        if isinstance(error, WouldOrphan):
+            row.error = error.with_keys()
 
     def cancelled(self, session: Session, job: JobRow) -> None:
         move(_restore(session, job), S.CANCELLED, utc_now())

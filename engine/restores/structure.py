@@ -37,18 +37,32 @@ SELECT k.conname AS name, n.nspname AS schema, c.relname AS "table", tn.nspname 
        tc.relname AS target_table, pg_get_constraintdef(k.oid) AS definition,
        obj_description(k.oid, 'pg_constraint') AS comment, pg_has_role(c.relowner, 'USAGE') AS owned,
        k.conrelid = ANY(%(oids)s) AS source_inside, k.confrelid = ANY(%(oids)s) AS target_inside,
-       c.relkind = 'p' AS partitioned, c.relispartition AS of_part, tc.relispartition AS to_part,
+       c.relkind = 'p' AS partitioned, tc.relkind = 'p' AS to_partitioned,
+       c.relispartition AS of_part, tc.relispartition AS to_part,
        ARRAY(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY u(attnum, n)
              JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.attnum ORDER BY u.n) AS columns,
        ARRAY(SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY u(attnum, n)
              JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.attnum ORDER BY u.n) AS target_columns,
-       coalesce((SELECT string_agg(DISTINCT t.tgenabled::text, '') FROM pg_trigger t WHERE t.tgconstraint = k.oid), 'O')
-           AS states
+       coalesce((WITH RECURSIVE tree AS (
+                     SELECT k.oid UNION ALL
+                     SELECT c.oid FROM pg_constraint c JOIN tree ON c.conparentid = tree.oid
+                 ) SELECT string_agg(DISTINCT t.tgenabled::text, '') FROM pg_trigger t
+                 WHERE t.tgconstraint IN (SELECT oid FROM tree)), 'O') AS states
 FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_class tc ON tc.oid = k.confrelid JOIN pg_namespace tn ON tn.oid = tc.relnamespace
 WHERE k.contype = 'f' AND k.conparentid = 0 AND (k.conrelid = ANY(%(oids)s) OR k.confrelid = ANY(%(oids)s))
 ORDER BY n.nspname, c.relname, k.conname
 """
+
+_UNPROVEN = """
+SELECT n.nspname AS schema, c.relname AS "table", k.conname AS name, pg_get_constraintdef(k.oid) AS definition,
+       obj_description(k.oid, 'pg_constraint') AS comment
+FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE k.conrelid = ANY(%s) AND k.contype IN ('c', 'n') AND NOT k.convalidated AND k.conislocal AND k.coninhcount = 0
+  AND coalesce(to_jsonb(k) ->> 'conenforced', 'true')::boolean
+ORDER BY 1, 2, 3
+"""
+"""Checks, and NOT NULL, that are kept for new rows only: to a restore all rows are new, and old ones may break them."""
 
 _DEFINITIONS = """
 SELECT concat_ws(chr(31), 'relation', c.oid::regclass, c.relkind, c.relpersistence, pg_get_userbyid(c.relowner),
@@ -112,6 +126,21 @@ class TriggerState:
     state: str
 
 
+@dataclass(frozen=True)
+class Rule:
+    """A check, or a NOT NULL, that was never proven for the rows that were there."""
+
+    schema: str
+    table: str
+    name: str
+    definition: str
+    comment: str | None
+
+    @property
+    def source(self) -> sql.Identifier:
+        return sql.Identifier(self.schema, self.table)
+
+
 @dataclass(frozen=True, eq=False)
 class Key:
     """A foreign key from or to one of the tables."""
@@ -129,6 +158,7 @@ class Key:
     target_inside: bool
     partitioned: bool
     """Whether the table that refers has partitions, each with a key of its own beneath this one."""
+    to_partitioned: bool
     of_part: bool
     """Whether it is a partition's own, so that it speaks of a part of an entity's rows only; `to_part` likewise."""
     to_part: bool
@@ -158,19 +188,25 @@ class Structure:
             self.triggers = cursor.execute(_TRIGGERS, (self._oids,)).fetchall()
         with connection.cursor(row_factory=class_row(Key)) as cursor:
             self.keys = cursor.execute(_KEYS, {"oids": self._oids}).fetchall()
+        with connection.cursor(row_factory=class_row(Rule)) as cursor:
+            self.unproven = cursor.execute(_UNPROVEN, (self._oids,)).fetchall()
         self._indexes: list[tuple[Entity, list[PlainIndex]]] = []
-        self._names: dict[Key, dict[str, str]] = {}
+        self._parts: dict[Key, dict[tuple[str, str], tuple[str, str | None]]] = {}
 
     @property
     def dropped(self) -> list[Key]:
         """The foreign keys that refer to these tables: while they stand, no table they refer to can be emptied. Those
-        from here to other tables stay, and are kept row by row: dropping one would lock that other table too."""
-        return [key for key in self.keys if key.target_inside]
+        from here to other tables stay, and are kept row by row, since dropping one would lock that other table too; but
+        one that was never proven must not be for rows that it was not kept for."""
+        return [key for key in self.keys if key.target_inside or "NOT VALID" in key.definition]
 
     @property
     def others(self) -> list[Entity]:
-        """The tables outside whose foreign keys are dropped and made again."""
+        """The tables outside that a foreign key which is dropped and made again refers from or to."""
         found = {(key.schema, key.table): key.partitioned for key in self.dropped if not key.source_inside}
+        found |= {
+            (key.target_schema, key.target_table): key.to_partitioned for key in self.dropped if not key.target_inside
+        }
         return [
             Entity(f"{schema}.{table}", schema, table, fields=(), key=(), partitioned=partitioned)
             for (schema, table), partitioned in sorted(found.items())
@@ -198,9 +234,10 @@ class Structure:
         for trigger in self.triggers:
             if trigger.state != "D":
                 self._switch(trigger, "D")
-        self._names = {key: self._parts_of(key) for key in self.dropped if key.partitioned}
-        for key in self.dropped:
-            self._run("ALTER TABLE {} DROP CONSTRAINT {}", key.source, sql.Identifier(key.name))
+        self._parts = {key: self._parts_of(key) for key in self.dropped}
+        rules: list[Key | Rule] = [*self.dropped, *self.unproven]
+        for constraint in rules:
+            self._run("ALTER TABLE {} DROP CONSTRAINT {}", constraint.source, sql.Identifier(constraint.name))
         for entity, count in zip(self._entities, rows, strict=True):
             worth = count >= indexes.WORTH_ROWS
             plain = indexes.plain_indexes(self._connection, entity, unique=True) if worth else []
@@ -218,38 +255,49 @@ class Structure:
         for entity, plain in self._indexes:
             indexes.build(self._connection, entity, plain)
         self._indexes = []
+        rules: list[Key | Rule] = [*self.unproven, *self.dropped]
+        for constraint in rules:
+            name, source = sql.Identifier(constraint.name), constraint.source
+            self._run("ALTER TABLE {} ADD CONSTRAINT {} {}", source, name, sql.SQL(constraint.definition))
+            if constraint.comment is not None:
+                self._run("COMMENT ON CONSTRAINT {} ON {} IS {}", name, source, sql.Literal(constraint.comment))
         for key in self.dropped:
-            name = sql.Identifier(key.name)
-            self._run("ALTER TABLE {} ADD CONSTRAINT {} {}", key.source, name, sql.SQL(key.definition))
-            if key.comment is not None:
-                self._run("COMMENT ON CONSTRAINT {} ON {} IS {}", name, key.source, sql.Literal(key.comment))
             self._name_parts(key)
         for trigger in self.triggers:
             if trigger.state != "D":
                 self._switch(trigger, trigger.state)
 
-    def _parts_of(self, key: Key) -> dict[str, str]:
-        """The names that the key has in each partition of its table: a part that was attached with a key of its own
-        keeps that one's name."""
+    def _parts_of(self, key: Key) -> dict[tuple[str, str], tuple[str, str | None]]:
+        """By the tables from which and to which they go: names and comments of the keys that PostgreSQL keeps beneath
+        this one, for each partition on either side. Made again they get names as for new ones."""
         rows = self._connection.execute(
-            "WITH RECURSIVE k AS (SELECT oid, conrelid, conname FROM pg_constraint"
-            " WHERE conrelid = %s::regclass AND conname = %s"
-            " UNION ALL SELECT c.oid, c.conrelid, c.conname FROM pg_constraint c JOIN k ON c.conparentid = k.oid"
-            " WHERE c.conrelid <> k.conrelid)"
-            " SELECT conrelid::regclass::text, conname FROM k WHERE conrelid <> %s::regclass",
-            (key.source.as_string(self._connection), key.name, key.source.as_string(self._connection)),
+            "WITH RECURSIVE tree AS (SELECT oid FROM pg_constraint WHERE conrelid = %s::regclass AND conname = %s"
+            " UNION ALL SELECT c.oid FROM pg_constraint c JOIN tree ON c.conparentid = tree.oid)"
+            " SELECT c.conrelid::regclass::text, c.confrelid::regclass::text, c.conname,"
+            " obj_description(c.oid, 'pg_constraint') FROM pg_constraint c JOIN tree USING (oid)"
+            " WHERE c.conparentid <> 0",
+            (key.source.as_string(self._connection), key.name),
         )
-        return dict(rows.fetchall())
+        return {(source, target): (name, comment) for source, target, name, comment in rows}
 
     def _name_parts(self, key: Key) -> None:
-        for table, name in self._parts_of(key).items() if key.partitioned else ():
-            if (old := self._names[key].get(table, name)) != name:
-                self._run(
-                    "ALTER TABLE {} RENAME CONSTRAINT {} TO {}",
-                    sql.SQL(table),
-                    sql.Identifier(name),
-                    sql.Identifier(old),
-                )
+        """In two steps, since two of them may have changed names with each other."""
+        before = self._parts.get(key, {})
+        steps: list[tuple[str, str, str]] = []
+        for number, (tables, (name, comment)) in enumerate(self._parts_of(key).items()):
+            old, said = before.get(tables, (name, comment))
+            if old != name:
+                self._rename(tables[0], name, f"#{number}")
+                steps.append((tables[0], f"#{number}", old))
+            if said != comment:
+                now = f"#{number}" if old != name else name
+                table = sql.SQL(tables[0])
+                self._run("COMMENT ON CONSTRAINT {} ON {} IS {}", sql.Identifier(now), table, sql.Literal(said))
+        for step in steps:
+            self._rename(*step)
+
+    def _rename(self, table: str, name: str, to: str) -> None:
+        self._run("ALTER TABLE {} RENAME CONSTRAINT {} TO {}", sql.SQL(table), sql.Identifier(name), sql.Identifier(to))
 
     def analyze(self) -> None:
         for entity in self._entities:

@@ -238,11 +238,13 @@ class RestoreTransaction:
             now[f.backed.entity] = held.rows, held.fingerprint
         if all(now[name] == self._confirmed.live.get(name) for name in now):
             # the same rows as in the plan, by number and fingerprint: so the same losses
-            planned = self._confirmed.losses
-            return backup_id, {name: _Losses(rows, *planned[name]) for name, (rows, _) in now.items()}
+            return backup_id, {name: _Losses(rows, *self._confirmed.losses[name]) for name, (rows, _) in now.items()}
         counted = self._count_again(connection, fits)
         found = sum(c.lost + c.changed for c in counted.values())
-        if found > self._confirmed.most:
+        planned = {name: sum(both) for name, both in self._confirmed.losses.items()}
+        # where no more were allowed than planned, each entity must keep to its own
+        elsewhere = any(c.lost + c.changed > planned[name] for name, c in counted.items())
+        if found > self._confirmed.most or (elsewhere and self._confirmed.most == sum(planned.values())):
             raise Aborted(
                 f"restore: {found} rows would be lost or changed now, {self._confirmed.most} were confirmed; everything"
                 " is as before, make a new plan, or confirm more",

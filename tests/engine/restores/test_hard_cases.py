@@ -205,3 +205,64 @@ def test_another_table_that_refers_to_it_is_no_change_of_its_definition(made):
     world.sql("CREATE TABLE public.uses (id int, thing int REFERENCES public.things)")
 
     assert planned(plan(world, backup), "things")["schema_differences"] == []
+
+
+def test_old_rows_that_a_new_rule_was_not_kept_for_come_back(made):
+    """NOT VALID is what a rule says that was added beside rows which break it."""
+    world = made(THINGS + "CREATE TABLE public.others (id int PRIMARY KEY);")
+    world.sql("ALTER TABLE public.things ADD CONSTRAINT big CHECK (id > 5) NOT VALID")
+    world.sql("COMMENT ON CONSTRAINT big ON public.things IS 'for new ones'")
+    world.sql("ALTER TABLE public.things ADD CONSTRAINT k FOREIGN KEY (id) REFERENCES public.others NOT VALID")
+    before, defined = contents(world, "things"), definitions(world, "things", "others")
+    backup = back_up(world, "things")
+    world.sql("DELETE FROM public.things WHERE id < 4")
+
+    restore(world, backup)
+
+    assert contents(world, "things") == before
+    assert definitions(world, "things", "others") == defined
+    with pytest.raises(psycopg.errors.CheckViolation):
+        world.sql("INSERT INTO public.things VALUES (2, 'again')")
+
+
+def test_keys_beneath_keys_keep_their_names_and_comments(made):
+    """PostgreSQL numbers them anew, in an order that partitions made later do not have."""
+    world = made(
+        """
+        CREATE TABLE public.months (id int PRIMARY KEY) PARTITION BY RANGE (id);
+        CREATE TABLE public.m1 PARTITION OF public.months FOR VALUES FROM (0) TO (10);
+        CREATE TABLE public.m3 PARTITION OF public.months FOR VALUES FROM (20) TO (30);
+        CREATE TABLE public.uses (id int, month int REFERENCES public.months) PARTITION BY RANGE (id);
+        CREATE TABLE public.u2 PARTITION OF public.uses FOR VALUES FROM (10) TO (20);
+        CREATE TABLE public.m2 PARTITION OF public.months FOR VALUES FROM (10) TO (20);
+        CREATE TABLE public.u1 PARTITION OF public.uses FOR VALUES FROM (0) TO (10);
+        ALTER TABLE public.months DETACH PARTITION public.m1; DROP TABLE public.m1;
+        CREATE TABLE public.m0 PARTITION OF public.months FOR VALUES FROM (0) TO (5);
+        INSERT INTO public.months VALUES (1), (12), (22); INSERT INTO public.uses VALUES (1, 1), (11, 12);
+        COMMENT ON CONSTRAINT uses_month_fkey ON public.u2 IS 'mine';
+        """
+    )
+    tables = ("months", "m0", "m2", "m3", "uses", "u1", "u2")
+    defined = definitions(world, *tables)
+    backup = back_up(world)
+    world.sql("DELETE FROM public.uses; DELETE FROM public.months WHERE id = 12")
+
+    restore(world, backup)
+    assert definitions(world, *tables) == defined
+    restore(world, backup, "months")
+
+    assert definitions(world, *tables) == defined
+    assert world.sql("SELECT count(*) FROM public.uses") == [(2,)]
+
+
+def test_losses_of_one_entity_do_not_stand_for_anothers(made):
+    world = made(THINGS + "CREATE TABLE public.others (id int PRIMARY KEY);")
+    backup = back_up(world)
+    world.sql("INSERT INTO public.others VALUES (1)")
+    row = plan(world, backup)
+    world.sql("DELETE FROM public.others; INSERT INTO public.things VALUES (99, 'precious')")
+
+    done = confirm(world, row)
+
+    assert (done.status, world.reason(done)) == ("ROLLED_BACK", "LOSSES_MOVED")
+    assert world.sql("SELECT count(*) FROM public.things") == [(11,)]
