@@ -23,22 +23,12 @@ WHERE n.nspname = ANY (%(schemas)s) AND c.relkind IN ('r', 'p', 'f', 'v', 'm') A
   AND has_schema_privilege(n.oid, 'USAGE') ORDER BY 1
 """
 
-NOT_BUILT = Finding(
-    "release",
-    Severity.NOTICE,
-    "backup and restore",
-    "not in this release: they answer NOT_BUILT",
-    "whether they will work with a table is judged by the rights and shapes they need",
-)
-"""Said while it is so."""
-
-
 _FAILED = "the check failed itself"
 
 
 def diagnose(settings: Settings) -> Report:
     """What works with these settings, as the role and user that run it. Raises nothing that a check can meet."""
-    findings, largest = [NOT_BUILT], 0
+    largest = 0
     schemas = tuple(name.strip() for name in settings.platform_schemas.split(",") if name.strip())
     reached = _guarded("reach", lambda: check_reach(settings.platform_dsn))
     report = Report.of(reached)
@@ -51,7 +41,7 @@ def diagnose(settings: Settings) -> Report:
         except DataOpsError as error:
             failed = Finding("connection", Severity.ERROR, "platform database", str(error), "nothing can be done")
             report = Report.of([*reached, failed])
-    findings += report.findings
+    findings = [*report.findings]
     findings += _guarded("control_schema", lambda: house.check_control(settings))
     findings += _guarded("keys", lambda: house.check_keys(settings))
     findings += _guarded("file_mode", lambda: house.check_files(settings))
