@@ -9,11 +9,13 @@ import typer
 
 from engine.admin import keyfile
 from engine.admin import keys as keeping
+from engine.admin.asking import ask, can_ask
 from engine.admin.session import admin_settings, control_database
 from engine.backups.repository import Repository
 from engine.clock import utc_now
 from engine.config import Settings
 from engine.crypto.keyring import KeyRing, parse_keys, read_key_file
+from engine.errors import FailedPrecondition
 from engine.storage import storage_from
 
 keys = typer.Typer(no_args_is_help=True, help="The key ring that artifacts are sealed by.")
@@ -70,6 +72,11 @@ def list_keys(
     with control_database(settings) as db:
         needed = keeping.needed_keys(db, repository)
     if key:
+        known = {*held, *needed.ids}
+        if key not in known:
+            raise FailedPrecondition(
+                f"key: found none called {key[:80]!r}, expected one of {', '.join(sorted(known))}", reason="KEY_UNKNOWN"
+            )
         for name in needed.backups.get(key, ()):
             typer.echo(name)
         return
@@ -84,10 +91,23 @@ def list_keys(
 
 
 @keys.command("rewrap")
-def rewrap() -> None:
+def rewrap(
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="All have been started again: do not ask.")] = False,
+) -> None:
     """Wrap the data keys of every part and backup under the key that seals; stored content is not touched."""
     settings = admin_settings()
     ring, repository = _opened(settings)
+    typer.echo(
+        f"Everything will be wrapped under {ring.active_id}. First every server and worker must have been started again"
+        " with a ring that has this key: one that lacks it can open nothing any more (KEY_UNKNOWN).",
+        err=True,
+    )
+    if not yes and not can_ask():
+        typer.echo("nothing was changed: nobody can be asked; --yes says that all have been started again", err=True)
+        raise typer.Exit(1)
+    if not yes and ask("Have all of them been started again? [y/N]").lower() not in ("y", "yes"):
+        typer.echo("nothing was changed", err=True)
+        raise typer.Exit(1)
     with control_database(settings) as db:
         done = keeping.rewrap(db, repository, ring)
     of_backups = f"{done.keys_of_backups:,} keys of {done.backups:,} backups"

@@ -260,10 +260,10 @@ def test_a_ring_is_rotated_everything_is_wrapped_anew_and_the_old_key_may_go(sit
     named = run("keys", "list", "--key", "test").stdout.splitlines()
     assert [line.split()[0] for line in named] == sorted(str(row.id) for row in site.rows)
 
-    wrapped = run("keys", "rewrap")
+    wrapped = run("keys", "rewrap", "--yes")
     assert wrapped.exit_code == 0, wrapped.output
     assert "3 parts, 6 keys of 2 backups" in wrapped.stdout
-    assert "0 parts, 0 keys of 0 backups" in run("keys", "rewrap").stdout
+    assert "0 parts, 0 keys of 0 backups" in run("keys", "rewrap", "--yes").stdout
     listed = table(run("keys", "list").stdout)
     assert (listed[new][1:], listed["test"][1:]) == (["seals", "3", "2"], ["opens", "0", "0"])
 
@@ -306,7 +306,7 @@ def test_what_cannot_be_wrapped_anew_is_told_and_left_and_the_rest_is_done(site:
     keys = Path(site.world.resources.settings.artifacts) / "keys" / lost.hex / "00000001"
     keys.write_bytes(b"{}")
 
-    done = run("keys", "rewrap")
+    done = run("keys", "rewrap", "--yes")
     assert done.exit_code == 1
     assert "2 parts, 3 keys of 1 backups" in done.stdout
     assert "KEY_WRONG" in done.stderr
@@ -317,11 +317,33 @@ def test_what_cannot_be_wrapped_anew_is_told_and_left_and_the_rest_is_done(site:
     assert "cannot be read" in run("keys", "list").stderr
 
 
+@pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("n\n", 1), ("", 1), (None, 1)])
+def test_nothing_is_wrapped_anew_before_somebody_says_that_all_know_the_new_key(
+    answer: str | None, code: int, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keyfile.rotate(None, site.ring_file, NOW)
+    monkeypatch.setattr("engine.admin.cli_keys.can_ask", lambda: answer is not None)
+
+    ran = CliRunner().invoke(app, ["keys", "rewrap"], input=answer)
+
+    assert ran.exit_code == code, ran.output
+    assert "First every server and worker must have been started again" in ran.stderr
+    assert ("nobody can be asked; --yes" in ran.stderr) == (answer is None)
+    assert (table(run("keys", "list").stdout)["test"][2:] == ["0", "0"]) == (code == 0)
+
+
+def test_backups_that_need_a_key_that_there_is_not_are_not_none(site: Site) -> None:
+    refused = run("keys", "list", "--key", "tset")
+    assert refused.exit_code == 1
+    assert str(refused.exception) == "KEY_UNKNOWN: key: found none called 'tset', expected one of test"
+    assert refused.stdout == ""
+
+
 def test_a_key_that_is_needed_and_missing_is_listed(site: Site) -> None:
     site.ring_file.write_text("other " + base64.b64encode(os.urandom(32)).decode() + "\n")
 
     assert table(run("keys", "list").stdout)["test"] == ["MISSING", "3", "2"]
-    assert run("keys", "rewrap").exit_code == 1
+    assert run("keys", "rewrap", "--yes").exit_code == 1
 
 
 def test_keys_are_shown_by_create_rotate_and_sheet_alone(
@@ -333,7 +355,7 @@ def test_keys_are_shown_by_create_rotate_and_sheet_alone(
     assert all(text in shown for text in material)
 
     capfd.readouterr()
-    others = [run("keys", *words) for words in (["list"], ["list", "--key", "test"], ["rewrap"], ["rewrap"])]
+    others = [run("keys", *words) for words in (["list"], ["list", "--key", "test"], ["rewrap", "-y"], ["rewrap", "-y"])]
     others.append(run("keys", "create", "--file", str(site.ring_file)))
     said = "".join(str(ran.output) + str(ran.stderr) + str(ran.exception) for ran in others)
     said += caplog.text + "".join(capfd.readouterr())
