@@ -38,6 +38,10 @@ class Damaged(Exception):
     """What was found is not what was stored, or cannot be opened by these keys."""
 
 
+class NoKey(Damaged):
+    """The ring lacks the key: of the backup itself nothing is known."""
+
+
 def read_ring(text: str) -> dict[str, bytes]:
     """The keys by id: section 3."""
     lines = [line.partition("#")[0].split() for line in text.replace(";", "\n").splitlines()]
@@ -54,7 +58,7 @@ def unwrap(ring: dict[str, bytes], wrap: list[str], artifact: UUID, kind: str, n
     """A part's data key: section 3."""
     key_id, wrapped = wrap[0], base64.b64decode(wrap[1])
     if key_id not in ring:
-        raise Damaged(f"the key ring lacks the key {key_id!r}")
+        raise NoKey(f"KEY_UNKNOWN: the key ring lacks the key {key_id!r}")
     associated = b"dataops wrap 1" + artifact.bytes + kind.encode().ljust(16, b"\0") + number.to_bytes(4, "big")
     try:
         return AESGCM(ring[key_id]).decrypt(wrapped[:12], wrapped[12:], associated)
@@ -191,6 +195,8 @@ def open_backup(folder: Path, ring: dict[str, bytes], artifact: UUID) -> Backup:
         if backup.unwraps():
             return backup
         partly = partly or backup
+    if partly is None and isinstance(failure, NoKey):
+        raise NoKey(f"{artifact} cannot be opened by this ring ({failure})")
     if partly is None:
         raise Damaged(f"DAMAGED {artifact}: {failure}")
     return partly
@@ -223,7 +229,15 @@ def main() -> None:
     parser.add_argument("--backup", default="", help="a backup's id, or how it begins")
     parser.add_argument("--entity", help="write the rows of this entity")
     arguments = parser.parse_args()
-    found, wrong = find(arguments.artifacts, read_ring(arguments.key_file.read_text()))
+    try:
+        ring = read_ring(arguments.key_file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        sys.exit(f"the key file cannot be read: {error}")
+    if not arguments.artifacts.is_dir():
+        sys.exit(f"found no folder {arguments.artifacts}")
+    found, wrong = find(arguments.artifacts, ring)
+    if not found:
+        sys.exit("\n".join(wrong) or f"found no backup in {arguments.artifacts}")
     if arguments.entity is None and not arguments.backup:
         for backup in found:
             print(backup.line())

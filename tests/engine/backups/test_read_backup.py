@@ -168,7 +168,10 @@ def test_the_wrong_ring_is_refused_and_a_rotated_one_reads(site: Site, tmp_path:
     good = site.key_file.read_text().strip()
     other = "new " + "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY="
     site.key_file.write_text(other)
-    assert b"lacks the key" in site.read().stderr
+    for options in ((), ("--entity", "things")):
+        refused = site.read(*options)
+        assert (refused.returncode, b"DAMAGED" in refused.stderr) == (1, False)
+        assert b"cannot be opened by this ring (KEY_UNKNOWN: the key ring lacks the key 'test')" in refused.stderr
     site.key_file.write_text(f"{other}\n{good}\n# a comment\n")
     Repository(storage_from(str(site.artifacts)), KeyRing.parse(site.key_file.read_text())).rewrap(row.artifact_id)
     site.key_file.write_text(other)
@@ -179,6 +182,18 @@ def test_the_wrong_ring_is_refused_and_a_rotated_one_reads(site: Site, tmp_path:
         site.key_file.write_text(content)
         refused = site.read()
         assert (refused.returncode, b"Traceback" in refused.stderr) == (1, False)
+
+
+def test_nothing_to_read_is_told_and_fails(site: Site, tmp_path: Path) -> None:
+    for folder, said in ((tmp_path / "mistyped", b"found no folder"), (tmp_path, b"found no backup in")):
+        site.artifacts = folder
+        refused = site.read()
+        assert (refused.returncode, refused.stdout) == (1, b"")
+        assert refused.stderr.startswith(said)
+    for path in (tmp_path / "no ring", tmp_path):
+        site.key_file = path
+        refused = site.read()
+        assert (refused.returncode, refused.stderr.startswith(b"the key file cannot be read: ")) == (1, True)
 
 
 def test_the_reader_knows_nothing_of_ours() -> None:
