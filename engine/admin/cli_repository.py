@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import uuid
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +14,7 @@ import typer
 from engine.admin import adopt as adopting
 from engine.admin import rescue as rescuing
 from engine.admin import rescue_restore as restoring
+from engine.admin.asking import ask, can_ask
 from engine.admin.session import admin_settings, control_database
 from engine.backups.model import VerifyLevel
 from engine.backups.repository import Repository
@@ -34,7 +36,8 @@ KeyFile = Annotated[Path, typer.Option("--key-file", help="The key ring's file."
 Dsn = Annotated[
     str, typer.Option("--dsn", help="The platform database; its password is better left to PGPASSWORD or ~/.pgpass.")
 ]
-Backup = Annotated[str, typer.Option("--backup", help="Its id, or how it begins; all of them if not given.")]
+Backup = Annotated[str, typer.Argument(metavar="[BACKUP]", help="Its id, or how it begins; all of them if not given.")]
+BackupOption = Annotated[str, typer.Option("--backup", help="The same as BACKUP.")]
 
 
 class Output(StrEnum):
@@ -96,16 +99,17 @@ def adopt(
 
 @rescue.command("list")
 def rescue_list(artifacts: Artifacts, key_file: KeyFile, output: Shown = Output.TEXT) -> None:
-    """List the backups, newest first, and what is damaged, with the reason. Exit code 1 when something is."""
+    """List the backups, newest first, and what is damaged or needs another key, with the reason. Exit code 1 when
+    something is, or when there is none."""
     found = rescuing.find_all(rescuing.open_repository(artifacts, key_file))
     if output is Output.JSON:
         typer.echo(json.dumps([rescuing.record_of(one) for one in found], indent=2, ensure_ascii=False))
-    elif not found:
-        typer.echo(f"found no backup in {artifacts}", err=True)
-    else:
+    elif found:
         for line in rescuing.lines_of(found):
             typer.echo(line)
-    if any(one.error for one in found):
+    if not found:
+        typer.echo(f"found no backup in {artifacts}", err=True)
+    if not found or any(one.error for one in found):
         raise typer.Exit(1)
 
 
@@ -114,6 +118,7 @@ def rescue_verify(
     artifacts: Artifacts,
     key_file: KeyFile,
     backup: Backup = "",
+    option: BackupOption = "",
     level: Annotated[
         Level,
         typer.Option(
@@ -122,32 +127,59 @@ def rescue_verify(
         ),
     ] = Level.DECODED,
     dsn: Dsn = "",
+    output: Shown = Output.TEXT,
 ) -> None:
-    """Prove one backup or all of them. Exit code 1 when one does not pass."""
+    """Prove one backup or all of them. Exit code 1 when one does not pass, or when there is none."""
+    if backup and option:
+        raise typer.BadParameter("BACKUP and --backup: found both, expected one of them")
+    backup = backup or option
     backups = rescuing.open_repository(artifacts, key_file)
     if level is Level.RESTORED and not dsn:
         raise InvalidRequest(
             "dsn: found none, expected the platform database's for this level", reason="CONFIG_INVALID"
         )
-    work, bad = rescuing.Terminal(dsn), 0
+    work, told = rescuing.Terminal(dsn), []
     found = rescuing.find_all(backups)
     if backup:
         archive = rescuing.pick(backups, backup)
         found = [one for one in found if one.artifact_id == archive.manifest.artifact_id]
     for one in found:
-        name = one.archive.manifest.backup_id if one.archive else f"artifact {one.artifact_id}"
-        try:
-            if one.archive is None:
-                assert one.error is not None
-                raise one.error
-            verify(work, one.archive, VerifyLevel(level.value.upper()))
-        except DataOpsError as error:
-            bad += 1
-            typer.echo(f"{name}: {'DAMAGED' if condemns(error) else 'NOT PROVEN'}: {error}")
-        else:
-            typer.echo(f"{name}: good, {level}")
-    if bad:
+        told.append(proof := _proof(work, one, level))
+        if output is Output.TEXT:
+            typer.echo(_words_of(proof))
+    if output is Output.JSON:
+        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
+    if not found:
+        typer.echo(f"found no backup in {artifacts}", err=True)
+    if not found or not all(proof["result"] == "good" for proof in told):
         raise typer.Exit(1)
+
+
+def _proof(work: rescuing.Terminal, found: rescuing.Found, level: Level) -> dict[str, str]:
+    """What came of it, for programs."""
+    backup_id = str(found.archive.manifest.backup_id) if found.archive else ""
+    proof = {"backup_id": backup_id, "artifact_id": str(found.artifact_id), "level": level.value}
+    try:
+        if found.archive is None:
+            assert found.error is not None
+            raise found.error
+        verify(work, found.archive, VerifyLevel(level.value.upper()))
+    except DataOpsError as error:
+        result = "damaged" if condemns(error) else "key_unknown" if error.reason == "KEY_UNKNOWN" else "not_proven"
+        return proof | {"result": result, "error": str(error)}
+    return proof | {"result": "good", "error": ""}
+
+
+def _words_of(proof: dict[str, str]) -> str:
+    """The same for people."""
+    name = proof["backup_id"] or f"artifact {proof['artifact_id']}"
+    match proof["result"]:
+        case "good":
+            return f"{name}: good, {proof['level']}"
+        case "key_unknown":
+            return f"{name}: cannot be opened by this ring ({proof['error']})"
+        case result:
+            return f"{name}: {result.replace('_', ' ').upper()}: {proof['error']}"
 
 
 @rescue.command("show")
@@ -179,7 +211,7 @@ def rescue_restore(
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Only show what it would do.")] = False,
     phrase: Annotated[
-        str, typer.Option(help="What has to be typed, without its last word, where nobody can be asked.")
+        str, typer.Option(help="What has to be typed, where nobody can be asked; its last word may be left out.")
     ] = "",
 ) -> None:
     """Go back to a backup: planned and shown, confirmed by a typed phrase, backed up first, in one transaction, proven
@@ -192,10 +224,19 @@ def rescue_restore(
     planned = work.plan()
     for line in restoring.lines_of_plan(planned):
         typer.echo(line)
+    beginning = restoring.beginning_of(planned)
+    confirming = f"--phrase {shlex.quote(beginning)}"
     if plan:
+        typer.echo(f"nothing is touched; to restore: the same with {confirming} in the place of --plan")
         return
-    if not restoring.confirmed(planned, phrase, input):
-        typer.echo("another phrase; nothing was touched", err=True)
+    if not phrase and not can_ask():
+        typer.echo(f"nothing was touched: nobody can be asked; {confirming} confirms this plan", err=True)
+        raise typer.Exit(1)
+    if phrase and not restoring.says(phrase, beginning):
+        typer.echo(f"another phrase; nothing was touched; expected: {beginning}", err=True)
+        raise typer.Exit(1)
+    if not phrase and not restoring.typed(planned, ask):
+        typer.echo("another phrase; nothing was touched; expected the one above, with its last word", err=True)
         raise typer.Exit(1)
     facts = work.restore(planned)
     for done in facts["entities"]:

@@ -86,6 +86,11 @@ class Found:
     archive: Archive | None = None
     error: DataOpsError | None = None
 
+    @property
+    def lacks_key(self) -> bool:
+        """Whether it is the ring that is wrong: of the backup itself nothing is known then."""
+        return self.error is not None and self.error.reason == "KEY_UNKNOWN"
+
 
 def find_all(repository: Repository) -> list[Found]:
     """Every backup, newest first; the damaged ones at the end. Objects are counted, contents not read."""
@@ -110,14 +115,17 @@ def pick(repository: Repository, name: str) -> Archive:
         NotFound: BACKUP_UNKNOWN when there is none or more than one; what `Repository.open` raises of it.
     """
     wanted = name.lower().replace("-", "")
-    matches = []
+    matches, closed = [], 0
     for found in find_all(repository):
         ids = [found.artifact_id.hex, found.archive.manifest.backup_id.hex if found.archive else ""]
         if wanted and any(known.startswith(wanted) for known in ids):
             matches.append(found)
+        closed += found.lacks_key
     if len(matches) != 1:
+        others = f"; {closed} cannot be opened by this ring (KEY_UNKNOWN)" if closed else ""
         raise NotFound(
-            f"backup: found {len(matches)} whose id begins with {name[:40]!r}, expected one", reason="BACKUP_UNKNOWN"
+            f"backup: found {len(matches)} whose id begins with {name[:40]!r}, expected one{others}",
+            reason="BACKUP_UNKNOWN",
         )
     (match,) = matches
     if match.archive is None:
@@ -131,7 +139,9 @@ def pick(repository: Repository, name: str) -> Archive:
 
 def record_of(found: Found) -> dict[str, Any]:
     """One backup of a list, for programs."""
-    record: dict[str, Any] = {"artifact_id": str(found.artifact_id), "damaged": str(found.error) if found.error else ""}
+    record: dict[str, Any] = {"artifact_id": str(found.artifact_id), "damaged": "", "cannot_be_opened": ""}
+    if found.error is not None:
+        record["cannot_be_opened" if found.lacks_key else "damaged"] = str(found.error)
     if found.archive is not None:
         manifest = found.archive.manifest
         record |= {
@@ -158,8 +168,11 @@ def lines_of(found: list[Found]) -> Iterator[str]:
                 f"  {size(manifest.stored_bytes):>9}  {manifest.name}"
             )
         if one.error is not None:
-            about = one.archive.manifest.backup_id if one.archive else f"of artifact {one.artifact_id}"
-            yield f"  DAMAGED {about}: {one.error}"
+            about = str(one.archive.manifest.backup_id) if one.archive else f"of artifact {one.artifact_id}"
+            if one.lacks_key:
+                yield f"  {about} cannot be opened by this ring ({one.error})"
+            else:
+                yield f"  DAMAGED {about}: {one.error}"
 
 
 def describe(archive: Archive) -> Iterator[str]:

@@ -3,6 +3,7 @@ transaction and proof as a job's; what it lacks is a control schema that others 
 
 from __future__ import annotations
 
+import re
 import secrets
 import uuid
 from collections.abc import Callable, Sequence
@@ -144,14 +145,20 @@ def rename_of(text: str) -> Rename:
     return Rename(entity, old, new)
 
 
-def confirmed(plan: dict[str, Any], given: str, ask: Callable[[str], str]) -> bool:
-    """Whether the phrase was typed as it is shown; or given beforehand, without the letters that are drawn now: it says
-    how much is lost all the same."""
+def beginning_of(plan: dict[str, Any]) -> str:
+    """The phrase without the letters that are drawn anew each time: it says how much is lost all the same."""
+    return phrase_of(plan).rpartition(" ")[0]
+
+
+def says(given: str, beginning: str) -> bool:
+    """Whether a phrase that was given beforehand says what is planned now; it may have the letters of another time."""
+    return re.fullmatch(re.escape(beginning) + r"(?: [A-Z]{5})?", given.strip()) is not None
+
+
+def typed(plan: dict[str, Any], ask: Callable[[str], str]) -> bool:
+    """Whether the phrase is typed as it is shown now, to its last letter."""
     phrase = phrase_of(plan)
-    if given:
-        return secrets.compare_digest(given.strip().encode(), phrase.rpartition(" ")[0].encode())
-    typed = ask(f"to restore, type: {phrase}\n> ").strip()
-    return secrets.compare_digest(typed.encode(), phrase.encode())
+    return secrets.compare_digest(ask(f"to restore, type: {phrase}\n>").encode(), phrase.encode())
 
 
 def lines_of_plan(plan: dict[str, Any]) -> list[str]:

@@ -125,7 +125,12 @@ def test_a_folder_that_is_not_there_is_refused_and_not_made(site: Site) -> None:
     assert str(refused.exception).startswith("STORAGE_SETTING")
     assert not site.artifacts.exists()
     site.artifacts.mkdir()
-    assert "found no backup" in site.rescue("list").stderr
+    for command in ("list", "verify"):
+        empty = site.rescue(command)
+        assert (empty.exit_code, empty.stdout) == (1, "")
+        assert "found no backup" in empty.stderr
+    empty = site.rescue("list", "-o", "json")
+    assert (empty.exit_code, json.loads(empty.stdout)) == (1, [])
 
 
 def test_damage_is_listed_with_its_reason_and_fails_the_proof(site: Site) -> None:
@@ -155,6 +160,11 @@ def test_a_proof_reads_every_byte_unless_it_is_told_not_to(site: Site) -> None:
     assert site.rescue("verify", "--level", "present").exit_code == 0
     refused = site.rescue("verify", "--backup", str(row.id))
     assert (refused.exit_code, "PART_DAMAGED" in refused.stdout) == (1, True)
+    assert site.rescue("verify", str(row.id)).stdout == refused.stdout
+    assert site.rescue("verify", str(row.id), "--backup", str(row.id)).exit_code == 2
+    (proof,) = json.loads(site.rescue("verify", str(row.id)[:30], "-o", "json").stdout)
+    assert (proof["backup_id"], proof["level"], proof["result"]) == (str(row.id), "decoded", "damaged")
+    assert "PART_DAMAGED" in proof["error"]
 
 
 def test_the_last_proof_loads_every_row_into_a_database(site: Site) -> None:
@@ -190,10 +200,20 @@ def test_a_backup_is_shown_and_found_by_how_its_id_begins(site: Site) -> None:
 
 
 def test_the_wrong_ring_is_told_apart_from_damage(site: Site) -> None:
-    site.backup("things")
+    row = site.backup("things")
     site.key_file.write_text("other QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY=\n")
 
-    assert "KEY_UNKNOWN" in site.rescue("list").stdout
+    for command in ("list", "verify"):
+        told = site.rescue(command)
+        assert told.exit_code == 1
+        assert f"artifact {row.artifact_id}" in told.stdout
+        assert "cannot be opened by this ring (KEY_UNKNOWN" in told.stdout
+        assert "DAMAGED" not in told.stdout
+    (listed,) = json.loads(site.rescue("list", "-o", "json").stdout)
+    assert (listed["damaged"], "KEY_UNKNOWN" in listed["cannot_be_opened"]) == ("", True)
+    (proof,) = json.loads(site.rescue("verify", "-o", "json").stdout)
+    assert (proof["backup_id"], proof["result"]) == ("", "key_unknown")
+    assert "expected one; 1 cannot be opened by this ring" in str(site.rescue("show", str(row.id)).exception)
 
 
 def test_work_at_a_terminal_takes_backups_too(site: Site) -> None:
@@ -458,10 +478,16 @@ def test_a_restore_without_a_control_schema(site: Site) -> None:
     shown = site.rescue("restore", str(row.id), "--dsn", dsn, "--plan")
     assert shown.exit_code == 0, shown.output
     assert "things" in shown.output
+    assert "--phrase 'restore 2 entities and lose 500 rows'" in shown.stdout
     assert contents(world) == damaged
 
-    other = site.rescue("restore", str(row.id), "--dsn", dsn, "--phrase", "restore 2 entities and lose 3 rows")
-    assert other.exit_code == 1
+    nobody = site.rescue("restore", str(row.id), "--dsn", dsn)
+    assert nobody.exit_code == 1
+    assert "nobody can be asked; --phrase 'restore 2 entities and lose 500 rows' confirms" in nobody.stderr
+    for wrong in ("restore 2 entities and lose 3 rows", "restore 2 entities and lose 500 rows, please"):
+        other = site.rescue("restore", str(row.id), "--dsn", dsn, "--phrase", wrong)
+        assert other.exit_code == 1
+        assert "expected: restore 2 entities and lose 500 rows\n" in other.stderr
     assert contents(world) == damaged
 
     done = site.rescue("restore", str(row.id), "--dsn", dsn, "--phrase", "restore 2 entities and lose 500 rows")
@@ -475,10 +501,29 @@ def test_a_restore_without_a_control_schema(site: Site) -> None:
     back = site.rescue(
         "restore",
         str(safety[0].manifest.backup_id),
-        *("--dsn", dsn, "--phrase", "restore 2 entities and lose 501 rows"),
+        *("--dsn", dsn, "--phrase", "restore 2 entities and lose 501 rows QWERT"),
     )
     assert back.exit_code == 0, back.output
     assert contents(world) == damaged
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_person_types_the_phrase_to_its_last_letter(right: bool, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = site.backup("things")
+    site.world.sql("UPDATE public.things SET note = 'gone' WHERE id = 7")
+    monkeypatch.setattr("engine.admin.cli_repository.can_ask", lambda: True)
+
+    def answer(question: str) -> str:
+        phrase = question.partition("type: ")[2].partition("\n")[0]
+        return phrase if right else phrase.rpartition(" ")[0]
+
+    monkeypatch.setattr("engine.admin.cli_repository.ask", answer)
+
+    done = site.rescue("restore", str(row.id), "--dsn", site.world.resources.platform.dsn)
+
+    assert done.exit_code == (0 if right else 1), done.output
+    assert ("expected the one above, with its last word" in done.stderr) == (not right)
+    assert (site.world.sql("SELECT note FROM public.things WHERE id = 7") == [("row 7",)]) == right
 
 
 def test_one_entity_under_another_column_name(site: Site) -> None:
