@@ -11,7 +11,7 @@ from dataops_client import DataOps
 from dataops_client.cli import main
 
 from tests.clients.fake_world import BACKUP_ID, IMPORT_ID, JOB_ID, World
-from tests.clients.terminal import interrupted
+from tests.clients.terminal import at_terminal, interrupted
 
 pytestmark = pytest.mark.usefixtures("backup")
 
@@ -187,7 +187,7 @@ def test_a_comparison_shows_counts_and_some_of_the_rows(world: World, capsys):
     assert main(["backup", "diff", BACKUP_ID, "users", "--limit", "3", "--reason", "looking"]) == 0
 
     assert capsys.readouterr().out == (
-        f"comparison  {JOB_ID}\n\n"
+        f"backup      {BACKUP_ID}\ncomparison  {JOB_ID}\n\n"
         "entity\tonly in the backup\tonly live\tdifferent\tequal\n"
         "users\t1\t3,000\t1\t1,498\n\n"
         "what going back would do, live -> in the backup:\n"
@@ -195,6 +195,7 @@ def test_a_comparison_shows_counts_and_some_of_the_rows(world: World, capsys):
         "INSERT\tusers\t0\tname = saved\n"
         "UPDATE\tusers\t1\tname: live -> saved\n"
         "DELETE\tusers\t2\tname = live\n"
+        "\n3 of 3,002 shown; --limit 0 shows all\n"
     )
     (request,) = world.started
     assert isinstance(request, backups_pb2.DiffBackupRequest)
@@ -202,10 +203,41 @@ def test_a_comparison_shows_counts_and_some_of_the_rows(world: World, capsys):
 
 
 @pytest.mark.usefixtures("differing")
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--kind", "delete"], "20 of 3,000 shown"),
+        (["--kind", "update", "--limit", "1"], ""),
+        (["--limit", "3001"], "3,001 of 3,002 shown"),
+        (["--limit", "3002"], ""),
+        (["--limit", "0"], ""),
+    ],
+)
+def test_a_comparison_says_when_it_shows_a_part_only(options: list[str], said: str, capsys):
+    assert main(["backup", "diff", BACKUP_ID, *options, "-q"]) == 0
+
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == (f"{said}; --limit 0 shows all" if said else last)
+    assert ("shown" in last) == bool(said)
+
+
+@pytest.mark.usefixtures("differing")
+def test_what_another_backups_comparison_found_is_not_shown_as_this_ones(world: World, capsys):
+    world.job.resource = f"backups/{IMPORT_ID}"
+
+    assert main(["backup", "diff", BACKUP_ID, "--job", JOB_ID]) == 5
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert f"found a job of backups/{IMPORT_ID}, expected one of backups/{BACKUP_ID}" in captured.err
+
+
+@pytest.mark.usefixtures("differing")
 def test_an_earlier_comparison_is_shown_again_without_a_new_one(world: World, capsys):
+    world.job.resource = f"backups/{BACKUP_ID}"
     assert main(["backup", "diff", BACKUP_ID, "--job", JOB_ID, "--kind", "delete", "--limit", "0", "-q", "--json"]) == 0
 
     found = json.loads(capsys.readouterr().out)
+    assert found["backup_id"] == BACKUP_ID
     assert (found["job_id"], found["entities"][0]["only_live"], len(found["differences"])) == (JOB_ID, 3000, 3000)
     assert not world.started
     assert main(["backup", "diff", BACKUP_ID, "users", "--job", JOB_ID]) == 2
@@ -270,17 +302,34 @@ def test_a_wrong_key_is_exit_code_2_before_anything_is_sent(
 
 
 def test_a_backup_is_released_before_it_is_deleted(world: World, capsys):
-    assert main(["backup", "delete", BACKUP_ID]) == 5
+    assert main(["backup", "delete", BACKUP_ID, "--yes"]) == 5
     assert "BACKUP_IN_USE" in capsys.readouterr().err
-    assert main(["backup", "release", BACKUP_ID, "--reason", "old", "--json"]) == 0
+    assert main(["backup", "release", BACKUP_ID, "--reason", "old", "--json", "-q"]) == 0
     assert json.loads(capsys.readouterr().out)["held"] is False
-    assert main(["backup", "hold", BACKUP_ID]) == 0
+    assert main(["backup", "hold", BACKUP_ID, "-q"]) == 0
     assert "held         until it is released" in capsys.readouterr().out
     assert main(["backup", "release", BACKUP_ID, "-o", "json"]) == 0
     capsys.readouterr()
 
-    assert main(["backup", "delete", BACKUP_ID, "--reason", "old", "--json"]) == 0
+    assert main(["backup", "delete", BACKUP_ID, "-y", "--reason", "old", "--json", "-q"]) == 0
     assert json.loads(capsys.readouterr().out)["status"] == "DELETED"
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_nothing_is_deleted_where_nobody_can_be_asked(more: list[str], world: World, capsys):
+    assert main(["backup", "delete", BACKUP_ID, *more]) == 9
+    assert "not deleted: nobody can be asked; --yes" in capsys.readouterr().err
+    assert main(["backup", "delete", IMPORT_ID, *more]) == 4
+    assert not world.started
+
+
+@pytest.mark.parametrize(("answer", "code"), [(b"y\n", 0), (b"n\n", 9), (b"\x04", 9)])
+def test_a_person_deletes_below_what_the_backup_is(answer: bytes, code: int, world: World):
+    world.backup.held = False
+    got, screen = at_terminal(["backup", "delete", BACKUP_ID], "[y/N]", answer)
+
+    assert (got, bool(world.started)) == (code, code == 0)
+    assert "before the weekend" in screen
 
 
 def test_a_program_may_leave_the_waiting_to_itself(client: DataOps, world: World):

@@ -58,6 +58,11 @@ def test_a_bad_import_is_taken_back_by_the_backup_before_it(run: Run, stack: Sta
     differences = run("backup", "diff", backup["backup_id"], "users", "-q")["differences"]
     assert [(d["kind"], d["key"][0]["value"]) for d in differences] == [("UPDATE", ident)]
 
+    other = run("backup", "create", "points_rules", "-q")
+    job = run("jobs", "list", "--resource", f"backups/{backup['backup_id']}", "--kind", "backup-diff")[0]["job_id"]
+    assert run("backup", "diff", backup["backup_id"], "--job", job, "-q")["differences"] == differences
+    run("backup", "diff", other["backup_id"], "--job", job, "-q", code=5)
+
     back = run(
         "backup", "extract", backup["backup_id"], "--entity", "users", "--key", f"id={ident}", "--plan-only", "-q"
     )
@@ -94,9 +99,10 @@ def test_a_backup_is_made_proven_held_and_deleted(run: Run):
         "RESTORED",
     ]
 
-    run("backup", "delete", made["backup_id"], code=5)
+    run("backup", "delete", made["backup_id"], code=9)
+    run("backup", "delete", made["backup_id"], "--yes", code=5)
     run("backup", "release", made["backup_id"])
-    assert run("backup", "delete", made["backup_id"])["status"] == "DELETED"
+    assert run("backup", "delete", made["backup_id"], "--yes", "-q")["status"] == "DELETED"
     listed = run("backup", "list", "--entity", "points_rules", "--status", "deleted", "--limit", "1")
     assert [b["backup_id"] for b in listed] == [made["backup_id"]]
 

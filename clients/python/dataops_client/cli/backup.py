@@ -10,8 +10,9 @@ import typer
 
 from dataops_client.cli import exits
 from dataops_client.cli import output as out
+from dataops_client.cli.asking import agreed, can_ask
 from dataops_client.cli.backup_options import chosen_entities, keys_of
-from dataops_client.cli.backup_output import show_backup, show_backups, show_differences
+from dataops_client.cli.backup_output import show_backup, show_backups, show_differences, tell_cut
 from dataops_client.cli.course import on_course
 from dataops_client.cli.import_options import PlanOnlyOption, YesOption
 from dataops_client.cli.importing import Manner, decide, exit_as, goes_on, show_end
@@ -35,6 +36,8 @@ from dataops_client.cli.settings import Settings
 
 if TYPE_CHECKING:
     from dataops.v1 import backups_pb2, imports_pb2
+
+    from dataops_client.client import DataOps
 
 group = typer.Typer(no_args_is_help=True)
 
@@ -174,6 +177,8 @@ def diff(
     if job and entities:
         raise typer.BadParameter("--job and ENTITY: found both, expected one of them")
     with settings.connect() as client, on_course("nothing was started") as course:
+        if job:
+            _require_comparison_of(client, job, backup_id)
         job = job or client.begin_diff(backup_id, entities or (), reason)
         course.words = f"the comparison goes on: dataops backup diff {backup_id} --job {job} shows it at its end"
         with telling(quiet=quiet, job_of=client.get_job) as narration:
@@ -183,10 +188,16 @@ def diff(
         shown = islice(found, limit or None)
         if wants_json(output, json):
             out.as_json(
-                {"job_id": job, "entities": [plain(c) for c in counts], "differences": [plain(d) for d in shown]}
+                {
+                    "backup_id": backup_id,
+                    "job_id": job,
+                    "entities": [plain(c) for c in counts],
+                    "differences": [plain(d) for d in shown],
+                }
             )
         else:
-            show_differences(job, counts, shown)
+            show_differences(backup_id, job, counts, shown)
+            tell_cut(counts, kind.lower(), limit)
 
 
 @group.command()
@@ -235,8 +246,10 @@ def hold(
     reason: ReasonOption = "",
     output: OutputOption = Output.TEXT,
     json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Keep a backup from being removed, by its age or by hand, until it is released."""
+    del quiet  # there is no progress to tell
     settings: Settings = context.obj
     with settings.connect() as client:
         _print(client.hold_backup(backup_id, reason), as_json=wants_json(output, json))
@@ -249,8 +262,10 @@ def release(
     reason: ReasonOption = "",
     output: OutputOption = Output.TEXT,
     json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Take the hold off."""
+    del quiet  # there is no progress to tell
     settings: Settings = context.obj
     with settings.connect() as client:
         _print(client.release_backup(backup_id, reason), as_json=wants_json(output, json))
@@ -260,14 +275,47 @@ def release(
 def delete(
     context: typer.Context,
     backup_id: BackupArgument,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")] = False,
     reason: ReasonOption = "",
     output: OutputOption = Output.TEXT,
     json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
-    """Delete a backup's bytes; its record stays. Ends with 5 while a hold, a job or a restore needs it."""
+    """Delete a backup's bytes after a yes; its record stays. Ends with 5 while a hold, a job or a restore needs it."""
+    del quiet  # there is no progress to tell
     settings: Settings = context.obj
-    with settings.connect() as client:
-        _print(client.delete_backup(backup_id, reason), as_json=wants_json(output, json))
+    as_json = wants_json(output, json)
+    with settings.connect() as client, on_course("nothing is deleted"):
+        if not yes:
+            _ask_to_delete(client.get_backup(backup_id), as_json=as_json)
+        _print(client.delete_backup(backup_id, reason), as_json=as_json)
+
+
+def _ask_to_delete(found: backups_pb2.Backup, *, as_json: bool) -> None:
+    """Return when a person says yes.
+
+    Raises:
+        typer.Exit: NOT_APPLIED without a yes.
+    """
+    if as_json or not can_ask():
+        out.complain("not deleted: nobody can be asked; --yes deletes what `dataops backup show` shows")
+        raise typer.Exit(exits.NOT_APPLIED)
+    show_backup(found)
+    if not agreed("Delete this backup? It cannot be had again."):
+        out.complain("not deleted")
+        raise typer.Exit(exits.NOT_APPLIED)
+
+
+def _require_comparison_of(client: DataOps, job_id: str, backup_id: str) -> None:
+    """What another backup's comparison found must not be taken for this one's.
+
+    Raises:
+        typer.Exit: REFUSED for a job of anything else.
+    """
+    resource = client.get_job(job_id).resource
+    if resource != f"backups/{backup_id.lower()}":
+        out.complain(f"--job {job_id}: found a job of {resource or 'nothing'}, expected one of backups/{backup_id}")
+        raise typer.Exit(exits.REFUSED)
 
 
 def _kind_of(word: str) -> imports_pb2.ChangeKind.ValueType:

@@ -68,10 +68,13 @@ def show_backup(backup: backups_pb2.Backup) -> None:
 
 
 def show_differences(
-    job_id: str, counts: Sequence[backups_pb2.EntityDifference], found: Iterable[backups_pb2.BackupDifference]
+    backup_id: str,
+    job_id: str,
+    counts: Sequence[backups_pb2.EntityDifference],
+    found: Iterable[backups_pb2.BackupDifference],
 ) -> None:
     """How many rows differ, then some of them: live -> in the backup."""
-    out.facts([("comparison", job_id)])
+    out.facts([("backup", backup_id), ("comparison", job_id)])
     print()
     out.table(
         ("entity", "only in the backup", "only live", "different", "equal"),
@@ -89,6 +92,18 @@ def show_differences(
             for d in chain([first], rows)
         ),
     )
+
+
+def tell_cut(counts: Sequence[backups_pb2.EntityDifference], kind: str, limit: int) -> None:
+    """Say that there are more rows of the kind, of any if it is empty, than the limit lets be shown; 0 shows all."""
+    by_kind = {
+        "insert": sum(c.only_in_backup for c in counts),
+        "delete": sum(c.only_live for c in counts),
+        "update": sum(c.different for c in counts),
+    }
+    total = by_kind[kind] if kind else sum(by_kind.values())
+    if limit and total > limit:
+        print(f"\n{limit:,} of {total:,} shown; --limit 0 shows all")
 
 
 def _named(entities: Sequence[str]) -> str:
