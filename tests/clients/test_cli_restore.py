@@ -138,7 +138,9 @@ def test_without_a_phrase_and_a_terminal_nothing_is_confirmed(more: list[str], w
     ("answer", "code", "said"),
     [
         (PHRASE.encode() + b"\n", 0, "the way back: dataops restore plan"),
-        (b"yes\n", 5, "PHRASE_WRONG"),
+        (b"yes\n" + PHRASE.encode() + b"\n", 0, "that is not the phrase; once more"),
+        (b"yes\nno\n", 5, "that is not the phrase\ndataops: not confirmed, nothing is touched"),
+        (b"yes\n\n", 9, "not confirmed, nothing is touched"),
         (b"\n", 9, "not confirmed, nothing is touched"),
         (b"\x04", 9, "not confirmed, nothing is touched"),
     ],
@@ -148,7 +150,8 @@ def test_a_person_types_the_phrase_below_the_plan(answer: bytes, code: int, said
 
     assert (got, said in screen) == (code, True)
     assert "EVERYBODY_WAITS" in screen
-    assert bool(confirmations(world)) == (code != 9)
+    assert "--phrase TEXT" not in screen
+    assert bool(confirmations(world)) == (code == 0)
 
 
 def test_ctrl_c_at_the_question_touches_nothing(world: World):
@@ -169,6 +172,17 @@ def test_ctrl_c_while_it_runs_leaves_it_and_says_how_to_stop_it(world: World):
     assert f"dataops restore watch {RESTORE_ID} follows it, dataops restore cancel {RESTORE_ID} stops it" in err
 
 
+@pytest.mark.parametrize("command", [["plan", BACKUP_ID], ["watch", RESTORE_ID]])
+def test_ctrl_c_while_it_is_planned_says_that_nothing_will_change(command: list[str], world: World):
+    world.stall_watch = True
+
+    got, _, err = interrupted(["restore", *command], lambda: bool(world.watches))
+
+    assert got == 130
+    assert f"its plan will wait and change nothing: dataops restore watch {RESTORE_ID} follows it" in err
+    assert "goes on" not in err
+
+
 def test_what_does_not_wait_for_a_phrase_is_not_asked_for_one(world: World, capsys):
     world.restore.status = restores_pb2.RESTORE_STATUS_EXPIRED
 
@@ -181,7 +195,9 @@ def test_a_restore_that_is_rolled_back_has_its_reasons_exit_code(world: World, c
     world.job.state, world.job.resource = jobs_pb2.JOB_STATE_FAILED, f"restores/{RESTORE_ID}"
     world.job.error.reason, world.job.error.message = "LOSSES_MOVED", "9 rows would be lost"
     assert main(["restore", "confirm", RESTORE_ID, "--phrase", PHRASE, "-q"]) == 5
-    assert f"dataops restore show {RESTORE_ID} shows it" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "LOSSES_MOVED: 9 rows would be lost; --max-losses N of `dataops restore confirm` confirms more\n" in said
+    assert f"dataops restore show {RESTORE_ID} shows it" in said
 
     world.job.error.reason = "RESTORE_NOT_EQUAL"
     assert main(["restore", "watch", RESTORE_ID, "-q"]) == 1
@@ -266,6 +282,9 @@ def test_what_would_be_lost_is_listed_row_by_row(world: World, capsys):
         "users\t0\tdeleted\t\nusers\t1\tdeleted\t\nusers\t2\tdeleted\t\nusers\t9\tchanged\tname, phone\n"
     )
 
+    assert main(["restore", "losses", RESTORE_ID, "--entity", "tokesn"]) == 2
+    refused = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert "--entity tokesn: the restore has no such entity; expected tokens or users" in refused
     assert main(["restore", "losses", RESTORE_ID, "--entity", "tokens", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == []
 

@@ -34,6 +34,7 @@ _HINTS = {
     "FILE_NOT_UTF8": "if it is a CSV file, --encoding NAME says how it is written (--encoding cp1252)",
     "FILE_NOT_ENCODED": "does --encoding name the right one?",
     "ERROR_BUDGET_EXCEEDED": "--error-budget N bears more",
+    "LOSSES_MOVED": "--max-losses N of `dataops restore confirm` confirms more",
 }
 _ONE_COLUMN = re.compile(r"the column '[^']*?(;|\||\\t)[^']*'")
 _GROUPS = {"imports": "imports", "exports": "exports", "backups": "backup", "restores": "restore"}

@@ -24,10 +24,20 @@ def refuse_unknown(client: DataOps, import_id: str, *, entity: str = "", field: 
         return
     found = client.get_import(import_id)
     known = sorted({*found.entity_types, *(planned.entity for planned in found.plan.entities)} - {""})
-    if entity and known and entity not in known:
-        raise typer.BadParameter(f"--entity {entity}: the import has no such entity; expected {listed(known)}")
+    if entity:
+        refuse_unknown_entity("import", entity, known)
     if field:
         _refuse_field(client, [entity] if entity else known, field)
+
+
+def refuse_unknown_entity(what: str, entity: str, known: Sequence[str]) -> None:
+    """Compare it with those that are known; while none is, nothing is refused.
+
+    Raises:
+        typer.BadParameter: it is none of them.
+    """
+    if known and entity not in known:
+        raise typer.BadParameter(f"--entity {entity}: the {what} has no such entity; expected {listed(known)}")
 
 
 def _refuse_field(client: DataOps, entities: Sequence[str], field: str) -> None:

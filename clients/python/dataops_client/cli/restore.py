@@ -13,6 +13,7 @@ from dataops_client.cli.asking import agreed, ask, can_ask
 from dataops_client.cli.backup_options import renames_of
 from dataops_client.cli.cancelling import tell_cancelled
 from dataops_client.cli.course import Course, on_course
+from dataops_client.cli.narrowing import refuse_unknown_entity
 from dataops_client.cli.options import (
     JsonOption,
     LimitOption,
@@ -182,6 +183,9 @@ def losses(
     """List the rows that a restore deletes or changes."""
     settings: Settings = context.obj
     with settings.connect() as client:
+        if entity:
+            planned = client.get_restore(restore_id).plan.entities
+            refuse_unknown_entity("restore", entity, sorted(e.entity for e in planned))
         found = client.restore_losses(restore_id, entity=entity, page_size=page_of(limit))
         shown = islice(found, limit or None)
         if wants_json(output, json):
@@ -210,8 +214,9 @@ def cancel(
 
 def _followed(client: DataOps, begun: restores_pb2.Restore, course: Course, *, quiet: bool) -> restores_pb2.Restore:
     """The restore at the end of what runs now."""
+    goes_on = "the restore goes on" if begun.restore_job_id else "its plan will wait and change nothing"
     course.words = (
-        f"the restore goes on: dataops restore watch {begun.restore_id} follows it, "
+        f"{goes_on}: dataops restore watch {begun.restore_id} follows it, "
         f"dataops restore cancel {begun.restore_id} stops it"
     )
     with telling(quiet=quiet, job_of=client.get_job) as narration:
@@ -226,7 +231,8 @@ def _typed(planned: restores_pb2.Restore, *, as_json: bool) -> str:
     """The phrase, as a person types it now.
 
     Raises:
-        typer.Exit: REFUSED if there is nothing to confirm, NOT_APPLIED if nobody can be asked or nothing was typed.
+        typer.Exit: REFUSED if there is nothing to confirm or another phrase was typed twice, NOT_APPLIED if nobody can
+            be asked or nothing was typed.
     """
     from dataops.v1 import restores_pb2
 
@@ -235,11 +241,17 @@ def _typed(planned: restores_pb2.Restore, *, as_json: bool) -> str:
         out.complain("not confirmed: nobody can be asked; --phrase TEXT gives the phrase that the plan shows")
         raise typer.Exit(exits.NOT_APPLIED)
     show_restore(planned)
-    typed = ask("To restore, type the phrase:")
-    if not typed:
-        out.complain("not confirmed, nothing is touched")
-        raise typer.Exit(exits.NOT_APPLIED)
-    return typed
+    phrase = planned.plan.confirmation_phrase
+    for left in (1, 0):
+        typed = ask("To restore, type the phrase:")
+        if not typed:
+            out.complain("not confirmed, nothing is touched")
+            raise typer.Exit(exits.NOT_APPLIED)
+        if typed == phrase or not phrase:  # without one, it has expired: the server has the word
+            return typed
+        out.complain("that is not the phrase" + ("; once more" if left else ""))
+    out.complain("not confirmed, nothing is touched")
+    raise typer.Exit(exits.REFUSED)
 
 
 def _ask_for_approval(planned: restores_pb2.Restore, *, as_json: bool) -> None:
