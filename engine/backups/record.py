@@ -77,7 +77,7 @@ def name_of(entities: Sequence[str], trigger: Trigger, now: datetime) -> str:
     return f"{before}{what or 'nothing'}, {now:%Y-%m-%d %H:%M} UTC"
 
 
-def take_recorded(run: JobRun, backup_id: uuid.UUID, taking: Taking | None = None) -> Archive:
+def take_recorded(run: JobRun, backup_id: uuid.UUID) -> Archive:
     """Makes the backup of this record, under a new artifact id. An earlier attempt's that stands is given back instead.
 
     Raises: as `take`.
@@ -99,8 +99,12 @@ def take_recorded(run: JobRun, backup_id: uuid.UUID, taking: Taking | None = Non
         row = backup_of(session, backup_id, lock=True)
         row.artifact_id = artifact_id
         caller = caller_of(session, row.principal_id, CallContext.from_record(row.context))
-        settings = read_settings(session)
-    asked = Asked(
+        asked, settings = _asked(row, artifact_id, caller), read_settings(session)
+    return take(run, resources.repository, resources.catalogs.read, asked, settings, resources.clock)
+
+
+def _asked(row: BackupRow, artifact_id: uuid.UUID, caller: Caller) -> Asked:
+    return Asked(
         backup_id=row.id,
         artifact_id=artifact_id,
         trigger=Trigger(row.trigger_type),
@@ -109,9 +113,6 @@ def take_recorded(run: JobRun, backup_id: uuid.UUID, taking: Taking | None = Non
         requested_by=Requester(caller.principal_id, caller.issuer, caller.subject),
         entities=tuple(row.entity_types),
     )
-    if taking is not None:
-        return taking(asked, settings)
-    return take(run, resources.repository, resources.catalogs.read, asked, settings, resources.clock)
 
 
 def take_before(
@@ -130,10 +131,15 @@ def take_before(
             fail(stale, LOST, now)
         caller = caller_of(session, run.job.principal_id, CallContext.from_record(run.job.context), now)
         row = new_backup(caller, trigger, entities, "", now, job_id=run.job.id)
+        row.artifact_id = uuid.uuid4()
         session.add(row)
         record_change(session, caller, "backups.create", "backups", row.id, now)
+        asked, settings = _asked(row, row.artifact_id, caller), read_settings(session)
     try:
-        archive = take_recorded(run, row.id, taking)
+        if taking is not None:
+            archive = taking(asked, settings)
+        else:
+            archive = take(run, resources.repository, resources.catalogs.read, asked, settings, resources.clock)
     except BaseException as error:
         _end(run, row.id, error)
         raise

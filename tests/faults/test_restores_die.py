@@ -31,12 +31,12 @@ def things(made: Callable[..., World]) -> World:
     ("point", "stands"),
     [
         ("backups.published", False),
-        ("restores.backed_up", False),
-        ("restores.loaded", False),
+        pytest.param("restores.backed_up", False, marks=pytest.mark.long),
+        pytest.param("restores.loaded", False, marks=pytest.mark.long),
         ("restores.proven", False),
-        ("effect.before_commit", False),
+        pytest.param("effect.before_commit", False, marks=pytest.mark.long),
         ("effect.after_commit", True),
-        ("jobs.before_end", True),
+        pytest.param("jobs.before_end", True, marks=pytest.mark.long),
     ],
 )
 def test_killed_at_any_point_the_backup_is_restored_once(

@@ -15,7 +15,7 @@ from tests.engine.imports.lively import lively_scenario
 from tests.engine.imports.model import DDL
 from tests.engine.imports.scenarios import Scenario, shrink
 
-FEW, MANY = 20, 1_500
+FEW, MANY = 12, 1_500
 SHRINK_SECONDS = 60
 
 

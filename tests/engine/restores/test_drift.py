@@ -12,6 +12,12 @@ INSERT INTO public.things VALUES (1, 'a', 1), (2, 'b', NULL), (3, 'c', 3);
 """
 
 
+@pytest.fixture
+def made(fresh):
+    """Tables of one's own in the module's world: a fifth of the time of a world for each test."""
+    return fresh
+
+
 def codes(row, entity="things"):
     return [d["code"] for d in planned(row, entity)["schema_differences"]]
 
