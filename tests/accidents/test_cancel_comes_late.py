@@ -23,6 +23,8 @@ from tests.faults.test_imports_die import left_over
 from tests.fix_workers import Start, WorkerProcess
 from tests.world import World
 
+pytestmark = pytest.mark.long
+
 ROWS = 300_000
 PROMISED = 2.0
 PATIENCE = 5 * PROMISED

@@ -14,6 +14,8 @@ from engine.imports.model import ChangeKind, ReportPart, Severity
 from engine.paging import Paging
 from tests.world import World
 
+pytestmark = pytest.mark.long
+
 ROWS = 100_001
 UPDATED, UNCHANGED, BAD = 40_000, 10_000, 20_000
 INSERTED = ROWS - UPDATED - UNCHANGED - BAD

@@ -19,6 +19,8 @@ from tests.faults.test_imports_die import finish, left_over, take_over
 from tests.fix_workers import Start
 from tests.world import World
 
+pytestmark = pytest.mark.long
+
 SCHEMA = (
     "CREATE TABLE public.things (id serial PRIMARY KEY, code text UNIQUE, note text);"
     "CREATE TABLE public.parts (id int PRIMARY KEY, thing int REFERENCES public.things ON DELETE CASCADE);"

@@ -8,6 +8,8 @@ import pytest
 
 from tests.world import World
 
+pytestmark = pytest.mark.long
+
 KINDS = {
     "serial": ("", "id serial PRIMARY KEY", 1),
     "bigserial": ("", "id bigserial PRIMARY KEY", 1),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import psycopg
-import pytest
 
 from engine.backups.model import VerifyLevel
 from engine.backups.service import Backups
@@ -55,13 +54,12 @@ def test_every_row_comes_back_secrets_and_all(database):
     assert definitions(there, database.empty) == defined
 
 
-@pytest.mark.parametrize("level", ["PRESENT", "DECODED", "RESTORED"])
-def test_each_can_be_proven(database, level):
-
+def test_each_can_be_proven(database):
     here = database.world(database.full)
     backup = back_up(here)
     backups = Backups(here.resources)
-    backups.verify(here.caller, backup.id, VerifyLevel(level), *here.request())
+    backups.verify(here.caller, backup.id, VerifyLevel.RESTORED, *here.request())
     here.work()
 
-    assert backups.get(here.caller, backup.id).verifications[level]["good"]
+    found = backups.get(here.caller, backup.id).verifications
+    assert [found[level]["good"] for level in VerifyLevel] == [True, True, True]
