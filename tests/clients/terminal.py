@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -41,6 +42,10 @@ def at_terminal(arguments: Sequence[str], question: str, answer: bytes, *, inter
     screen = b""
     answered = False
     while True:
+        if answered and interrupts and not select.select([controller], [], [], 2.0)[0]:
+            # one that comes between the question and the wait for its answer is not heard: a person types it again
+            process.send_signal(signal.SIGINT)
+            continue
         try:
             screen += os.read(controller, 100_000)
         except OSError:  # the far end is closed: the process has ended
