@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -253,6 +253,26 @@ class Catalog:
                 reason="ENTITY_UNKNOWN",
                 metadata={"entity": name[:80]},
             ) from None
+
+    def members(self, group: str) -> list[Entity]:
+        """The entities of the group; none where there is no such group."""
+        return [entity for entity in self.entities() if group and entity.group == group]
+
+    def named(self, names: Iterable[str], permit: Callable[[str], None]) -> list[Entity]:
+        """The entities that these names of entities or groups mean, in the order of the names, each once. `permit` is
+        asked of a name that is no group's, before it is looked up: who may not learns not whether it exists.
+
+        Raises:
+            NotFound: ENTITY_UNKNOWN; what `permit` raises.
+        """
+        found: dict[str, Entity] = {}
+        for name in names:
+            members = self.members(name)
+            if not members:
+                permit(name)
+                members = [self.entity(name)]
+            found |= {entity.name: entity for entity in members if entity.name not in found}
+        return list(found.values())
 
     def of_table(self, schema: str, table: str) -> Entity | None:
         return next((e for e in self._entities.values() if (e.schema, e.table) == (schema, table)), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from engine.access import Caller
@@ -43,7 +44,8 @@ def resolve(catalog: Catalog, caller: Caller, request: ExportRequest) -> Resolve
     if request.export_type is ExportType.FULL:
         entities, notices = _all(catalog)
     else:
-        entities, notices = _named(catalog, caller, request), []
+        permit = partial(caller.require, "exports.create")
+        entities, notices = catalog.named(request.entity_types, permit), []
     for entity in entities:
         caller.require("exports.create", entity.name)
         if why := not_exportable(entity):
@@ -123,18 +125,6 @@ def _all(catalog: Catalog) -> tuple[list[Entity], list[Notice]]:
     if not entities:
         raise FailedPrecondition("found no entity that can be exported", reason="ENTITY_NOT_EXPORTABLE")
     return entities, not_covered(catalog, [entity.name for entity in entities])
-
-
-def _named(catalog: Catalog, caller: Caller, request: ExportRequest) -> list[Entity]:
-    """Entities in the order they are named, a group's in catalog order, each once."""
-    found: dict[str, Entity] = {}
-    for name in request.entity_types:
-        members = [entity for entity in catalog.entities() if name and entity.group == name]
-        if not members:
-            caller.require("exports.create", name)  # first: who may not export it learns not whether it exists
-            members = [catalog.entity(name)]
-        found |= {entity.name: entity for entity in members if entity.name not in found}
-    return list(found.values())
 
 
 def _invalid(message: str) -> InvalidRequest:

@@ -11,16 +11,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from psycopg import IsolationLevel, sql
 from sqlalchemy.orm import Session
 
-from engine.access import CallContext, caller_of
 from engine.artifacts import ArtifactKind
 from engine.catalog import Catalog, Entity
+from engine.catalog.moment import lock_shared, one_moment, require_unchanged
 from engine.clock import utc_now
 from engine.db.models import ExportRow, JobRow
 from engine.db.platform import Connection
-from engine.errors import Aborted, DataOpsError, FailedPrecondition, InternalError
+from engine.errors import DataOpsError, FailedPrecondition, InternalError
 from engine.exports.model import ExportFormat, ExportOptions, ExportType, Selection
 from engine.exports.request import Notice, not_covered, not_exportable
 from engine.exports.selection import check_selection, check_values
@@ -28,6 +27,7 @@ from engine.exports.states import ExportStatus, move
 from engine.exports.write import Wanted, Written, write_export
 from engine.faults import fault
 from engine.jobs.handlers import Ending
+from engine.jobs.service import caller_of_job
 
 if TYPE_CHECKING:
     from engine.jobs.run import JobRun
@@ -61,8 +61,7 @@ class ExportHandler:
         with resources.db.transaction() as session:
             run.require_hold(session)
             row = _export(session, run.job)
-            context = CallContext.from_record(run.job.context)
-            caller = caller_of(session, run.job.principal_id, context, resources.clock())
+            caller = caller_of_job(session, run.job, resources.clock())
             for entity in row.entity_types:
                 caller.require("exports.create", entity)
             # the file is known from its first part on, so that a download can follow it
@@ -117,18 +116,10 @@ def _export_snapshot(run: JobRun, wanted: Wanted, artifact_id: uuid.UUID) -> Exp
     resources = run.resources
     with run.platform("export", autocommit=True) as connection:
         entities = _entities(connection, resources.catalogs.read(connection), wanted)
-        connection.isolation_level, connection.read_only = IsolationLevel.REPEATABLE_READ, True
-        with connection.transaction():
-            # ONLY is no part of LOCK here: partitions and children must stay as they are too
-            names = sql.SQL(", ").join(entity.qualified for entity in sorted(entities, key=lambda e: e.name))
-            connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(names))
+        with one_moment(connection):
+            lock_shared(connection, entities)
             snapshot_at = resources.clock()
-            catalog = resources.catalogs.read(connection)
-            for entity in entities:
-                if catalog.entity(entity.name).fingerprint != entity.fingerprint:
-                    raise Aborted(
-                        f"{entity.name}: its definition changed while the export began", reason="CATALOG_MOVED"
-                    )
+            catalog = require_unchanged(resources.catalogs.read(connection), entities)
             whole = wanted.selection is None or not (wanted.selection.filters or wanted.selection.limit)
             run.stage("EXPORT", rows=sum(entity.estimated_rows for entity in entities) if whole else None)
             with resources.artifacts.writer(artifact_id) as writer:

@@ -12,13 +12,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import psycopg
-from psycopg import IsolationLevel, sql
+from psycopg import sql
 
 from engine.access import Caller
 from engine.catalog import Catalog, Entity
+from engine.catalog.moment import one_moment, require_unchanged
 from engine.db.models import ImportRow, UploadRow
 from engine.db.platform import Connection
-from engine.errors import Aborted, DataInvalid, FailedPrecondition
+from engine.errors import DataInvalid, FailedPrecondition
 from engine.faults import fault
 from engine.formats.base import Reader
 from engine.imports.edges import Edge, Table, read_edges
@@ -81,11 +82,9 @@ class Planner:
                 for target in targets:
                     target.staging.create()
                 effects = self._effects(connection, catalog, targets)
-            connection.isolation_level, connection.read_only = IsolationLevel.REPEATABLE_READ, True
-            # undone at its end: READ ONLY lets a check's function call pg_notify, which a COMMIT would send
-            with _rows_that_fit(), connection.transaction(force_rollback=True):
+            with _rows_that_fit(), one_moment(connection, undone=True):
                 connection.execute(_lock_what_is_read([t.entity for t in targets], catalog, effects))
-                catalog = self._same_catalog(connection, targets)
+                catalog = require_unchanged(self._resources.catalogs.read(connection), [t.entity for t in targets])
                 rules = self._load(targets, readers)
                 self._judge(targets, rules, catalog)
                 self._follow(targets, effects)
@@ -143,14 +142,6 @@ class Planner:
         effects = Effects(connection, catalog, edges, self._seed)
         effects.create(origins)
         return effects
-
-    def _same_catalog(self, connection: Connection, targets: list[Target]) -> Catalog:
-        catalog = self._resources.catalogs.read(connection)
-        for target in targets:
-            name = target.entity.name
-            if catalog.entity(name).fingerprint != target.entity.fingerprint:
-                raise Aborted(f"{name}: its definition changed while planning began", reason="CATALOG_MOVED")
-        return catalog
 
     # --- inside
 

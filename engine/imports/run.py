@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from engine.access import CallContext, Caller, caller_of
+from engine.access import Caller
 from engine.artifacts import ArtifactKind
 from engine.audit import record_intent
 from engine.backups.extract import Extraction, take_out
@@ -31,7 +31,7 @@ from engine.imports.report import make_report, not_successful, successful, write
 from engine.imports.states import ImportStatus, fail, move
 from engine.jobs.handlers import Ending
 from engine.jobs.model import Claim, ClaimMode, JobKind
-from engine.jobs.service import create_job
+from engine.jobs.service import caller_of_job, create_job
 from engine.resources import Resources
 from engine.uploads.service import Uploads
 
@@ -60,7 +60,7 @@ class PlanHandler:
         with resources.db.transaction() as session:
             row = _import(session, run.job, lock=False)
             upload = session.get(UploadRow, row.upload_id)
-            caller = _caller(session, run.job, resources.clock())
+            caller = caller_of_job(session, run.job, resources.clock())
             guarded = upload is not None and guarded_by_us(session, upload)
         for name in row.entity_types:
             caller.require("imports.create", name, row.import_type)
@@ -130,7 +130,7 @@ class ApplyHandler:
         resources = run.resources
         with resources.db.transaction() as session:
             row = _import(session, run.job, lock=False)
-            caller = _caller(session, run.job, resources.clock())
+            caller = caller_of_job(session, run.job, resources.clock())
         if (mark := run.take_over()) is not None:
             facts = mark.facts  # an earlier attempt's effect stands; what is left is to say so
         else:
@@ -245,11 +245,6 @@ def _import(session: Session, job: JobRow, *, lock: bool = True) -> ImportRow:
     return row
 
 
-def _caller(session: Session, job: JobRow, now: datetime) -> Caller:
-    """The caller with the roles held now: what was permitted at the call may not be any more."""
-    return caller_of(session, job.principal_id, CallContext.from_record(job.context), now)
-
-
 def _late(facts: dict[str, Any]) -> bool:
     """Whether apply itself left records out."""
     return any(own["late_failed"] or own["late_skipped"] for own in facts["entities"])
@@ -279,7 +274,7 @@ def plan_again(session: Session, row: ImportRow, job: JobRow, now: datetime) -> 
     options, before = ImportOptions.from_record(row.options), int(row.options.get("replans", 0))
     if options.on_drift is not OnDrift.REPLAN or not options.auto_apply or before >= MOST_REPLANS:
         return False
-    caller = _caller(session, job, now)
+    caller = caller_of_job(session, job, now)
     move(row, S.PENDING, now)
     row.options = row.options | {"replans": before + 1}
     row.plan_artifact_id = row.plan_digest = row.plan_summary = row.plan_expires_at = row.apply_job_id = None
