@@ -9,9 +9,8 @@ import getpass
 import json
 import uuid
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select, text
@@ -21,16 +20,16 @@ from sqlalchemy.orm import Session
 from engine.access.caller import SYSTEM_CONTEXT, Caller
 from engine.access.roles import seed_roles
 from engine.access.service import find_principal
+from engine.admin.rescue import find_all
 from engine.audit import record_intent, record_outcome
 from engine.backups.archive import Archive
-from engine.backups.model import SAFETY
-from engine.backups.record import describe
+from engine.backups.record import describe, kept_until
 from engine.backups.repository import Repository
 from engine.backups.states import GOOD, BackupStatus
 from engine.config import Settings
 from engine.db.database import Database
 from engine.db.models import BackupRow, GrantRow, PrincipalRow, RoleRow
-from engine.errors import DataOpsError, NotFound
+from engine.errors import NotFound
 from engine.ids import new_id
 
 ADOPT_LOCK = 0x64744F_61646F
@@ -55,23 +54,11 @@ def adopt(
 
     An adopted backup's time begins anew: one from before an old import is not removed the moment it is known again.
     """
-    found, damaged = _look(repository)
-    yield from damaged
-    for archive in found:
-        yield _adopt_one(db, archive, settings, now, dry_run=dry_run)
-
-
-def _look(repository: Repository) -> tuple[list[Archive], list[Told]]:
-    found, damaged = [], []
-    for artifact_id in repository.artifact_ids():
-        try:
-            archive = repository.open(artifact_id)
-            archive.require_present()
-        except DataOpsError as error:
-            damaged.append(Told(artifact_id, None, "", "left", str(error)))
-        else:
-            found.append(archive)
-    return sorted(found, key=lambda archive: archive.manifest.snapshot_at), damaged
+    for found in reversed(find_all(repository)):
+        if found.error is not None:
+            yield Told(found.artifact_id, None, "", "left", str(found.error))
+        elif found.archive is not None:
+            yield _adopt_one(db, found.archive, settings, now, dry_run=dry_run)
 
 
 def _adopt_one(db: Database, archive: Archive, settings: Settings, now: datetime, *, dry_run: bool) -> Told:
@@ -104,8 +91,7 @@ def _adopt_one(db: Database, archive: Archive, settings: Settings, now: datetime
             completed_at=manifest.snapshot_at,
         )
         describe(row, manifest, archive.checksum)
-        kept = settings.safety_backup_seconds if manifest.trigger_type in SAFETY else settings.backup_seconds
-        row.expires_at = now + timedelta(seconds=kept)
+        row.expires_at = kept_until(row, settings, now)
         session.add(row)
         _audit(session, "backups.create", "backups", row.id, {"entity_types": row.entity_types, "name": row.name}, now)
     return told("adopted")
@@ -138,22 +124,15 @@ def put_back(db: Database, archive: Archive, now: datetime) -> Iterator[str]:
 
 
 def archive_of(repository: Repository, backup_id: uuid.UUID) -> Archive:
-    """The newest whole backup in storage that bears this id.
+    """The backup in storage that bears this id: the newest whole one, else one of which something is missing.
 
     Raises:
         NotFound: BACKUP_UNKNOWN.
     """
-    found = None
-    for artifact_id in repository.artifact_ids():
-        with suppress(DataOpsError):
-            archive = repository.open(artifact_id)
-            if archive.manifest.backup_id == backup_id and (
-                found is None or archive.manifest.snapshot_at > found.manifest.snapshot_at
-            ):
-                found = archive
-    if found is None:
-        raise NotFound("backup: found none with this id that can be opened", reason="BACKUP_UNKNOWN")
-    return found
+    for found in find_all(repository):  # the whole ones first; of one with damaged rows the settings may be good
+        if found.archive is not None and found.archive.manifest.backup_id == backup_id:
+            return found.archive
+    raise NotFound("backup: found none with this id that can be opened", reason="BACKUP_UNKNOWN")
 
 
 def _role(session: Session, row: dict[str, Any], now: datetime) -> list[str]:

@@ -34,7 +34,7 @@ def open_repository(artifacts: str, key_file: Path) -> Repository:
 
 
 class Terminal:
-    """Work that is no job's: a person waits for it, Ctrl-C ends it. It is an `engine.backups.take.Work`."""
+    """Work that is no job's: a person waits for it, Ctrl-C ends it. It is an `engine.backups.work.Work`."""
 
     def __init__(self, dsn: str = "", out: TextIO | None = None) -> None:
         """Raises: InvalidRequest: CONFIG_INVALID for a DSN that is none."""

@@ -14,16 +14,16 @@ import psycopg
 
 from engine.admin.rescue import Terminal
 from engine.backups.archive import Archive
-from engine.backups.manifest import Manifest
+from engine.backups.manifest import Manifest, not_held
 from engine.backups.model import Asked, Requester, Trigger
 from engine.backups.record import name_of
 from engine.backups.repository import Repository
-from engine.backups.take import Settings, take_held
+from engine.backups.take import take_held
 from engine.catalog import Catalog
 from engine.catalog.introspect import read_tables
 from engine.clock import utc_now
 from engine.db.platform import Connection
-from engine.errors import InvalidRequest, NotFound, Unavailable
+from engine.errors import InvalidRequest, Unavailable
 from engine.ids import new_id
 from engine.jobs.model import Severity
 from engine.restores.model import Rename
@@ -99,7 +99,7 @@ class Rescue:
             requested_by=NOBODY,
             entities=tuple(entities),
         )
-        archive = take_held(self.terminal, connection, self.repository, catalog, asked, Settings(), utc_now, seed)
+        archive = take_held(self.terminal, connection, self.repository, catalog, asked, (), utc_now, seed)
         return asked.backup_id, archive.manifest
 
     def read_catalog(self, connection: Connection) -> Catalog:
@@ -128,7 +128,7 @@ def chosen(archive: Archive, names: Sequence[str]) -> list[str]:
     held = [entity.entity for entity in archive.manifest.entities]
     for name in names:
         if name not in held:
-            raise NotFound(f"entity: the backup holds no {name[:80]!r}", reason="ENTITY_UNKNOWN")
+            raise not_held(name)
     return [name for name in held if not names or name in names]
 
 

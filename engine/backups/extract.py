@@ -17,7 +17,7 @@ from psycopg import sql
 from engine.access import Caller
 from engine.artifacts import ArtifactKind
 from engine.backups.archive import Archive
-from engine.backups.compare import Pair, alike_of, pairs_of, same_key
+from engine.backups.differences import Pair, alike_of, pairs_of, same_key
 from engine.backups.manifest import BackedEntity
 from engine.backups.opening import open_archive
 from engine.backups.record import backup_of

@@ -12,11 +12,12 @@ from engine.access import Caller, once
 from engine.artifacts import ArtifactKind
 from engine.audit import record_intent, record_outcome
 from engine.backups.extract import Extraction, Key, encoded_keys, require_open_key
+from engine.backups.manifest import not_held
 from engine.backups.model import ExtractRequest
 from engine.backups.opening import open_archive
 from engine.catalog import Entity
 from engine.db.models import BackupRow, ImportRow
-from engine.errors import FailedPrecondition, InvalidRequest, NotFound
+from engine.errors import FailedPrecondition, InvalidRequest
 from engine.ids import new_id
 from engine.imports.model import ImportOptions, ImportType, effective_on_refused
 from engine.imports.run import begin_plan
@@ -41,11 +42,7 @@ def extract(
     caller.require("backups.extract", request.entity)
     caller.require("imports.create", request.entity, mode)
     if request.entity not in backup.entity_types:
-        raise NotFound(
-            f"entity: the backup holds no {request.entity[:80]!r}",
-            reason="ENTITY_UNKNOWN",
-            metadata={"entity": request.entity[:80]},
-        )
+        raise not_held(request.entity)
     keys = _keys(resources.catalogs.load().entity(request.entity), request, caller)
     open_archive(resources, backup)
     artifact_id = _sealed(resources, keys)

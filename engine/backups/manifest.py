@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from engine.catalog import Entity
-from engine.errors import DataLoss
+from engine.errors import DataLoss, NotFound
 
 FORMAT = 1
 SETTINGS = "settings"
@@ -163,6 +163,13 @@ class Manifest:
             )
         except (ValueError, KeyError, TypeError):
             raise DataLoss("backup: its manifest lacks something, or holds too much", reason="BACKUP_DAMAGED") from None
+
+
+def not_held(name: str) -> NotFound:
+    """Raised where an entity is asked for that the backup lacks: ENTITY_UNKNOWN."""
+    return NotFound(
+        f"entity: the backup holds no {name[:80]!r}", reason="ENTITY_UNKNOWN", metadata={"entity": name[:80]}
+    )
 
 
 def checksum_of(encoded: bytes) -> bytes:

@@ -18,21 +18,21 @@ from engine.backups.manifest import Manifest
 from engine.backups.model import SAFETY, Asked, BackupType, Requester, Trigger
 from engine.backups.settings import read_settings
 from engine.backups.states import BackupStatus, fail, move
-from engine.backups.take import Settings as OwnRows
 from engine.backups.take import take
 from engine.config import Settings
 from engine.db.models import BackupRow
 from engine.errors import Aborted, DataLoss, DataOpsError, InternalError, Unavailable
 from engine.ids import new_id
 from engine.jobs.interrupts import JobInterrupt
+from engine.jobs.service import caller_of_job
 
 if TYPE_CHECKING:
     from engine.jobs.run import JobRun
 
 S = BackupStatus
 
-Taking = Callable[[Asked, OwnRows], Archive]
-"""Takes a backup that is asked for, with the control schema's own rows in it."""
+Taking = Callable[[Asked, Sequence[bytes]], Archive]
+"""Takes a backup that is asked for, with the control schema's own rows in it: one JSON object a line."""
 
 LOST = Aborted("backup: the attempt that made it ended before it was complete", reason="BACKUP_INCOMPLETE")
 
@@ -129,7 +129,7 @@ def take_before(
         now = resources.clock()
         for stale in session.scalars(select(BackupRow).filter_by(job_id=run.job.id, status=S.PENDING.value)):
             fail(stale, LOST, now)
-        caller = caller_of(session, run.job.principal_id, CallContext.from_record(run.job.context), now)
+        caller = caller_of_job(session, run.job, now)
         row = new_backup(caller, trigger, entities, "", now, job_id=run.job.id)
         row.artifact_id = uuid.uuid4()
         session.add(row)
@@ -153,9 +153,14 @@ def take_before(
 def complete(row: BackupRow, archive: Archive, settings: Settings, now: datetime) -> None:
     """COMPLETED, as the manifest says."""
     describe(row, archive.manifest, archive.checksum)
-    kept = settings.safety_backup_seconds if row.trigger_type in SAFETY else settings.backup_seconds
-    row.expires_at = now + timedelta(seconds=kept)
+    row.expires_at = kept_until(row, settings, now)
     move(row, S.COMPLETED, now)
+
+
+def kept_until(row: BackupRow, settings: Settings, now: datetime) -> datetime:
+    """When a backup that is complete, or known again, since `now` may be removed."""
+    kept = settings.safety_backup_seconds if row.trigger_type in SAFETY else settings.backup_seconds
+    return now + timedelta(seconds=kept)
 
 
 def describe(row: BackupRow, manifest: Manifest, checksum: bytes) -> None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.orm import Session
 
-from engine.access import CallContext, caller_of
 from engine.artifacts import ArtifactKind
 from engine.backups.compare import compare_all, matched
 from engine.backups.model import VerifyLevel
@@ -21,6 +20,7 @@ from engine.db.models import BackupDiffRow, BackupRow, BackupVerificationRow, Jo
 from engine.errors import DataOpsError, InternalError
 from engine.jobs.handlers import Ending
 from engine.jobs.model import Severity
+from engine.jobs.service import caller_of_job
 
 if TYPE_CHECKING:
     from engine.jobs.run import JobRun
@@ -39,7 +39,7 @@ class BackupHandler:
         with resources.db.transaction() as session:
             run.require_hold(session)
             row = _backup(session, run.job)
-            _permit(session, run.job, "backups.create", row.entity_types)
+            _permit(session, run, "backups.create", row.entity_types)
         archive = take_recorded(run, row.id)
 
         def end(session: Session) -> None:
@@ -67,7 +67,7 @@ class VerifyHandler:
         resources = run.resources
         with resources.db.transaction() as session:
             row, level = _backup(session, run.job, lock=False), _level(session, run.job)
-            _permit(session, run.job, "backups.verify", row.entity_types)
+            _permit(session, run, "backups.verify", row.entity_types)
         try:
             verify(run, open_archive(resources, row), level)
         except DataOpsError as error:
@@ -102,7 +102,7 @@ class DiffHandler:
         resources, job = run.resources, run.job
         with resources.db.transaction() as session:
             row, wanted = _backup(session, job, lock=False), _diff(session, job)
-            _permit(session, job, "backups.compare", wanted.entity_types)
+            _permit(session, run, "backups.compare", wanted.entity_types)
             artifact_id = resources.artifacts.create(session, ArtifactKind.DIFFERENCES, "job", job.id)
         archive = open_archive(resources, row)
         with (
@@ -116,7 +116,7 @@ class DiffHandler:
                 matched(resources.catalogs.read(connection), archive, wanted.entity_types),
                 {},
                 sink,
-                read_catalog=resources.catalogs.read,
+                resources.catalogs.read,
             )
             sink.close()
 
@@ -143,9 +143,9 @@ def _backup(session: Session, job: JobRow, *, lock: bool = True) -> BackupRow:
     return backup_of(session, job.resource_id, lock=lock)
 
 
-def _permit(session: Session, job: JobRow, operation: str, entities: Sequence[str]) -> None:
-    """By the roles held now: what was permitted at the call may not be any more."""
-    caller = caller_of(session, job.principal_id, CallContext.from_record(job.context), utc_now())
+def _permit(session: Session, run: JobRun, operation: str, entities: Sequence[str]) -> None:
+    """What was permitted at the call may not be any more."""
+    caller = caller_of_job(session, run.job, run.resources.clock())
     for entity in entities:
         caller.require(operation, entity)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import select
@@ -13,14 +14,15 @@ from sqlalchemy.orm import Session
 from engine.access import Caller, once
 from engine.audit import record_change, record_intent
 from engine.backups.archive import Archive
+from engine.backups.covered import entities_of, not_backed_up
 from engine.backups.extraction import extract
+from engine.backups.manifest import not_held
 from engine.backups.model import BackupRequest, BackupType, ExtractRequest, Trigger, VerifyLevel
 from engine.backups.opening import open_archive, wrong_state
 from engine.backups.record import new_backup
 from engine.backups.states import GOOD, BackupStatus, move
-from engine.backups.take import entities_of, not_backed_up
 from engine.backups.verify import condemns
-from engine.catalog import Catalog, Entity
+from engine.catalog import Catalog
 from engine.db.models import BackupDiffRow, BackupRow, BackupVerificationRow, ImportRow, JobRow, RestoreRow
 from engine.errors import DataOpsError, FailedPrecondition, NotBuilt, NotFound
 from engine.imports.changes import PlanView
@@ -54,23 +56,19 @@ class Backups:
         if request.backup_type is not BackupType.FULL:
             raise NotBuilt(f"backup_type: found {request.backup_type}, expected FULL", reason="NOT_BUILT")
         entities = _wanted(self._resources.catalogs.load(), caller, request.entity_types)
-        now = self._resources.clock()
+
+        def make(session: Session, now: datetime) -> uuid.UUID:
+            row = new_backup(caller, Trigger.MANUAL, entities, request.name, now, hold=request.hold)
+            session.add(row)
+            session.flush()
+            details = {"entity_types": entities, "hold": request.hold}
+            job = _job(session, caller, JobKind.BACKUP, "backups.create", row, entities, details, now)
+            row.job_id = job.id
+            return row.id
+
+        backup_id = self._begin(caller, "CreateBackup", request_id, body_sha256, make)
         with self._resources.db.transaction() as session:
-
-            def make() -> uuid.UUID:
-                row = new_backup(caller, Trigger.MANUAL, entities, request.name, now, hold=request.hold)
-                session.add(row)
-                session.flush()
-                details = {"entity_types": entities, "hold": request.hold}
-                intent_id = record_intent(session, caller, "backups.create", "backups", row.id, details, now)
-                row.job_id = self._job(session, caller, JobKind.BACKUP, row, entities, intent_id, now).id
-                return row.id
-
-            backup_id, fresh = once(session, caller, "CreateBackup", request_id, body_sha256, make, now)
-            row = _get(session, backup_id)
-        if fresh:
-            self._resources.bell.ring()
-        return row
+            return _get(session, backup_id)
 
     def get(self, caller: Caller, backup_id: uuid.UUID) -> BackupRow:
         """Raises:
@@ -121,20 +119,14 @@ class Backups:
         except DataOpsError as error:
             if error.reason == "KEY_WRONG" or not condemns(error):
                 raise
-        now = self._resources.clock()
-        with self._resources.db.transaction() as session:
 
-            def make() -> uuid.UUID:
-                details = {"level": level.value}
-                intent_id = record_intent(session, caller, "backups.verify", "backups", row.id, details, now)
-                job = self._job(session, caller, JobKind.BACKUP_VERIFY, row, row.entity_types, intent_id, now)
-                session.add(BackupVerificationRow(job_id=job.id, backup_id=row.id, level=level.value, created_at=now))
-                return job.id
+        def make(session: Session, now: datetime) -> uuid.UUID:
+            details = {"level": level.value}
+            job = _job(session, caller, JobKind.BACKUP_VERIFY, "backups.verify", row, row.entity_types, details, now)
+            session.add(BackupVerificationRow(job_id=job.id, backup_id=row.id, level=level.value, created_at=now))
+            return job.id
 
-            job_id, fresh = once(session, caller, "VerifyBackup", request_id, body_sha256, make, now)
-        if fresh:
-            self._resources.bell.ring()
-        return job_id
+        return self._begin(caller, "VerifyBackup", request_id, body_sha256, make)
 
     def diff(
         self, caller: Caller, backup_id: uuid.UUID, entity_types: Sequence[str], request_id: str, body_sha256: bytes
@@ -149,29 +141,23 @@ class Backups:
         _require(caller, "backups.compare", row)
         self.archive(row)
         entities = held_entities(self._resources.catalogs.load(), row, entity_types)
-        now = self._resources.clock()
-        with self._resources.db.transaction() as session:
 
-            def make() -> uuid.UUID:
-                details = {"entity_types": entities}
-                intent_id = record_intent(session, caller, "backups.compare", "backups", row.id, details, now)
-                job = self._job(session, caller, JobKind.BACKUP_DIFF, row, entities, intent_id, now)
-                session.add(
-                    BackupDiffRow(
-                        job_id=job.id,
-                        backup_id=row.id,
-                        entity_types=entities,
-                        principal_id=caller.principal_id,
-                        entities=[],
-                        created_at=now,
-                    )
+        def make(session: Session, now: datetime) -> uuid.UUID:
+            details = {"entity_types": entities}
+            job = _job(session, caller, JobKind.BACKUP_DIFF, "backups.compare", row, entities, details, now)
+            session.add(
+                BackupDiffRow(
+                    job_id=job.id,
+                    backup_id=row.id,
+                    entity_types=entities,
+                    principal_id=caller.principal_id,
+                    entities=[],
+                    created_at=now,
                 )
-                return job.id
+            )
+            return job.id
 
-            job_id, fresh = once(session, caller, "DiffBackup", request_id, body_sha256, make, now)
-        if fresh:
-            self._resources.bell.ring()
-        return job_id
+        return self._begin(caller, "DiffBackup", request_id, body_sha256, make)
 
     def differences(
         self, caller: Caller, job_id: uuid.UUID, paging: Paging, entity: str = "", kind: ChangeKind | None = None
@@ -261,26 +247,44 @@ class Backups:
         """
         return open_archive(self._resources, row)
 
-    def _job(
+    def _begin(
         self,
-        session: Session,
         caller: Caller,
-        kind: JobKind,
-        row: BackupRow,
-        entities: Sequence[str],
-        intent_id: uuid.UUID,
-        now: datetime,
-    ) -> JobRow:
-        return create_job(
-            session,
-            kind=kind,
-            resource_type="backups",
-            resource_id=row.id,
-            claims=[Claim(entity, ClaimMode.READ) for entity in entities],
-            caller=caller,
-            intent_id=intent_id,
-            now=now,
-        )
+        call: str,
+        request_id: str,
+        body_sha256: bytes,
+        make: Callable[[Session, datetime], uuid.UUID],
+    ) -> uuid.UUID:
+        """What `make` makes, once for each request id, and the workers told of it."""
+        now = self._resources.clock()
+        with self._resources.db.transaction() as session:
+            made, fresh = once(session, caller, call, request_id, body_sha256, lambda: make(session, now), now)
+        if fresh:
+            self._resources.bell.ring()
+        return made
+
+
+def _job(
+    session: Session,
+    caller: Caller,
+    kind: JobKind,
+    operation: str,
+    row: BackupRow,
+    entities: Sequence[str],
+    details: dict[str, Any],
+    now: datetime,
+) -> JobRow:
+    """Records the intent, and makes the job that only reads the entities."""
+    return create_job(
+        session,
+        kind=kind,
+        resource_type="backups",
+        resource_id=row.id,
+        claims=[Claim(entity, ClaimMode.READ) for entity in entities],
+        caller=caller,
+        intent_id=record_intent(session, caller, operation, "backups", row.id, details, now),
+        now=now,
+    )
 
 
 def in_use(session: Session, row: BackupRow) -> str:
@@ -340,11 +344,9 @@ def held_entities(catalog: Catalog, row: BackupRow, names: Sequence[str]) -> lis
         return list(row.entity_types)
     found: dict[str, None] = {}
     for name in names:
-        members = [e.name for e in catalog.entities() if name and e.group == name and e.name in row.entity_types]
+        members = [e.name for e in catalog.members(name) if e.name in row.entity_types]
         if not members and name not in row.entity_types:
-            raise NotFound(
-                f"entity: the backup holds no {name[:80]!r}", reason="ENTITY_UNKNOWN", metadata={"entity": name[:80]}
-            )
+            raise not_held(name)
         found |= dict.fromkeys(members or [name])
     return list(found)
 
@@ -356,21 +358,10 @@ def _wanted(catalog: Catalog, caller: Caller, names: Sequence[str]) -> list[str]
         if not entities:
             raise FailedPrecondition("found no entity that can be backed up", reason="ENTITY_NOT_BACKED_UP")
     else:
-        entities = _named(catalog, caller, names)
+        entities = catalog.named(names, partial(caller.require, "backups.create"))
     for entity in entities:
         caller.require("backups.create", entity.name)
     return [entity.name for entity in entities_of(catalog, [e.name for e in entities])]
-
-
-def _named(catalog: Catalog, caller: Caller, names: Sequence[str]) -> list[Entity]:
-    found: dict[str, Entity] = {}
-    for name in names:
-        members = [entity for entity in catalog.entities() if name and entity.group == name]
-        if not members:
-            caller.require("backups.create", name)  # first: who may not learns not whether it exists
-            members = [catalog.entity(name)]
-        found |= {entity.name: entity for entity in members if entity.name not in found}
-    return list(found.values())
 
 
 def _require(caller: Caller, operation: str, row: BackupRow) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 from sqlalchemy import inspect, select
 from sqlalchemy.orm import Session
 
-from engine.backups.take import Settings
 from engine.db.base import Model
 from engine.db.models import BackupRow, GrantRow, PrincipalRow, RoleRow
 
@@ -16,11 +15,11 @@ TABLES: tuple[type[Model], ...] = (RoleRow, PrincipalRow, GrantRow)
 """In the order in which they can be put back."""
 
 
-def read_settings(session: Session) -> Settings:
-    """Roles, principals, grants, and the ids of held backups."""
+def read_settings(session: Session) -> list[bytes]:
+    """Roles, principals, grants, and the ids of held backups: one JSON object a line."""
     lines = [_line(model.__tablename__, _record(row)) for model in TABLES for row in session.scalars(select(model))]
     held = session.scalars(select(BackupRow.id).where(BackupRow.held))
-    return Settings([*lines, *(_line("holds", {"backup_id": str(backup_id)}) for backup_id in held)])
+    return [*lines, *(_line("holds", {"backup_id": str(backup_id)}) for backup_id in held)]
 
 
 def _record(row: Model) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from psycopg import sql
 
 from engine.backups.archive import Archive
 from engine.backups.manifest import BackedEntity
-from engine.backups.take import Work, total_of
+from engine.backups.rows import counted
+from engine.backups.work import Work
 from engine.db.copy import write_copy
 from engine.db.platform import Connection, one_row
 from engine.errors import DataLoss, FailedPrecondition
@@ -57,11 +58,11 @@ def stage(
         ) from None
     connection.execute(sql.SQL("ANALYZE {}").format(table))
     work.check()
-    rows, total = one_row(connection, total_of(table, entity.column_names, archive.manifest.seed))
-    if (copied, int(rows), int(total)) != (entity.rows, entity.rows, entity.fingerprint):
+    rows, total = counted(connection, table, entity.column_names, archive.manifest.seed)
+    if (copied, rows, total) != (entity.rows, entity.rows, entity.fingerprint):
         raise DataLoss(
             f"{entity.entity}: found {rows} rows of the backup, expected {entity.rows}, of"
-            f" {'the same' if int(total) == entity.fingerprint else 'another'} fingerprint",
+            f" {'the same' if total == entity.fingerprint else 'another'} fingerprint",
             reason="BACKUP_DAMAGED",
             metadata={"entity": entity.entity},
         )

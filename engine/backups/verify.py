@@ -8,7 +8,7 @@ from engine.backups.archive import Archive
 from engine.backups.manifest import BackedEntity
 from engine.backups.model import VerifyLevel
 from engine.backups.staging import drop, stage, staged_table
-from engine.backups.take import Work
+from engine.backups.work import Work
 from engine.db.platform import Connection, one_row
 from engine.errors import DataLoss, DataOpsError
 from engine.imports.sqltext import Temp, joined

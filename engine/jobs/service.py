@@ -10,11 +10,11 @@ import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
+from engine.access import CallContext, Caller, caller_of
 from engine.db.models import JobEventRow, JobRow
 from engine.errors import FailedPrecondition, NotFound
 from engine.ids import new_id
@@ -26,9 +26,6 @@ from engine.jobs.model import Claim, EventKind, JobState
 from engine.jobs.outcome import record_outcome
 from engine.paging import Page, Paging, newest_first
 
-if TYPE_CHECKING:
-    from engine.access import Caller
-
 RETRY_ATTEMPTS = 5
 """A lost worker or a lock conflict is tried this often; RetryJob grants as many again."""
 
@@ -39,6 +36,7 @@ _NO_OTHER_ENTITY = (
 __all__ = [
     "JobFilter",
     "blocked_by",
+    "caller_of_job",
     "cancel_job",
     "create_job",
     "get_job",
@@ -47,6 +45,15 @@ __all__ = [
     "retry_job",
     "unknown",
 ]
+
+
+def caller_of_job(session: Session, job: JobRow, now: datetime) -> Caller:
+    """Who asked for the job, with the roles held now: what was permitted at the call may not be any more.
+
+    Raises:
+        PermissionDenied: PRINCIPAL_UNKNOWN.
+    """
+    return caller_of(session, job.principal_id, CallContext.from_record(job.context), now)
 
 
 @dataclass(frozen=True)

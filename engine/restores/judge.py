@@ -56,7 +56,7 @@ def _checks(connection: Connection, found: Fit, staged: Temp) -> Iterator[str]:
     for check in found.live.checks:
         if not set(check.columns) <= columns:
             continue
-        broken = sql.SQL("NOT ({})").format(sql.SQL(check.expression.replace("{", "{{").replace("}", "}}")).format())
+        broken = sql.SQL("NOT ({})").format(sql.SQL(check.expression))
         try:
             with connection.transaction():
                 rows = _count(connection, found, staged, broken)

@@ -44,7 +44,7 @@ its plan is:
 
     backup_id, backup_checksum   what would be restored, the checksum in hex
     entities         [{entity, rows_now, rows_in_backup, rows_lost, rows_changed, schema_differences: [Notice],
-                     fingerprint_now, catalog}], the last two telling later whether rows or definitions have moved
+                     fingerprint_now, table}], the last two telling later whether rows have moved, and what is locked
     definitions      fingerprint of the definitions of all tables that it touches
     losses_digest    of the head of the rows that are lost or changed, in hex
     disk_bytes, wal_bytes, outage_seconds

@@ -15,19 +15,22 @@ from typing import Any
 from psycopg import sql
 
 from engine.backups.archive import Archive
-from engine.backups.compare import Compared, compare_all
+from engine.backups.compare import compare_all
+from engine.backups.covered import database_of
+from engine.backups.differences import Compared
 from engine.backups.manifest import BackedEntity
-from engine.backups.take import Work, database_of, total_of
+from engine.backups.rows import count_stored
+from engine.backups.work import Work
 from engine.catalog import Catalog, Entity, Field
-from engine.db.platform import Connection, one_row
-from engine.errors import MAX_VIOLATIONS, FailedPrecondition, PlatformNotPrepared, ResourceExhausted, Violation
+from engine.db.platform import Connection
+from engine.errors import MAX_VIOLATIONS, FailedPrecondition, ResourceExhausted, Violation
 from engine.imports import planfile
 from engine.imports.shown import MASK
 from engine.imports.sqltext import Temp, joined
 from engine.restores.judge import faults_of
 from engine.restores.model import Notice, Rename
-from engine.restores.schema import Fit, fit
-from engine.restores.structure import Key, Structure, served_by
+from engine.restores.schema import Fit, fits_of, incompatible, renames_by_entity
+from engine.restores.structure import Key, Structure
 
 SHOWN_KEYS = 5
 """Keys of rows that would be orphaned, in the refusal."""
@@ -89,7 +92,7 @@ class RestorePlanner:
             self._catalog = catalog = self._read_catalog(connection)
             fits = fits_of(self._archive, catalog, self._names, self._renames)
             structure = Structure(connection, [f.live for f in fits])
-            require_rights(connection, fits, structure)
+            structure.require_rights()
             _require_room(folder, fits)
             fitting = {f.backed.entity: f for f in fits}
             totals: dict[str, tuple[int, int]] = {}
@@ -98,7 +101,7 @@ class RestorePlanner:
             def look(live: Entity, backed: BackedEntity, table: Temp) -> None:
                 """Within the snapshot of the comparison; what needs all tables is looked at when all are staged."""
                 staged[backed.entity] = table
-                totals[backed.entity] = live_total(connection, live, self._archive.manifest.seed)
+                totals[backed.entity] = count_stored(connection, live, self._archive.manifest.seed)
                 self._judge(connection, fitting[backed.entity], table)
                 if len(staged) == len(fits) and not self._misfits:
                     self._look_outside(connection, fits, structure, staged)
@@ -110,8 +113,8 @@ class RestorePlanner:
                 [(f.live, f.backed) for f in fits],
                 renames_by_entity(self._renames),
                 sink,
+                self._read_catalog,
                 look=look,
-                read_catalog=self._read_catalog,
             )
             self._refuse()
             notices = list(self._notices(connection, fits))
@@ -270,71 +273,6 @@ class RestorePlanner:
         }
 
 
-def renames_by_entity(renames: Sequence[Rename]) -> dict[str, dict[str, str]]:
-    """By entity, what a column of the backup is called now."""
-    found: dict[str, dict[str, str]] = {}
-    for rename in renames:
-        found.setdefault(rename.entity, {})[rename.old] = rename.new
-    return found
-
-
-def fits_of(archive: Archive, catalog: Catalog, names: Sequence[str], renames: Sequence[Rename]) -> list[Fit]:
-    """How each entity of the backup fits the table that is there, in the manifest's order.
-
-    Raises:
-        FailedPrecondition: SCHEMA_INCOMPATIBLE, with every fault as a violation.
-    """
-    fits, faults = [], []
-    for backed in archive.manifest.entities:
-        if backed.entity not in names:
-            continue
-        live = catalog.of_table(backed.schema, backed.table)
-        if live is None:
-            faults.append(Violation(backed.entity, f"{backed.schema}.{backed.table} is not there, or not to be seen"))
-            continue
-        if live.refused:
-            faults.append(Violation(live.name, live.refused))
-        found = fit(backed, live, [r for r in renames if r.entity == backed.entity])
-        faults += [Violation(live.name, fault) for fault in found.refused]
-        fits.append(found)
-    if faults:
-        raise incompatible(faults)
-    return fits
-
-
-def require_rights(connection: Connection, fits: Sequence[Fit], structure: Structure) -> None:
-    """Owner of every table whose triggers, keys and rows change; readers of those that refer to them.
-
-    Raises:
-        PlatformNotPrepared: RIGHTS_MISSING, with the SQL that gives them.
-        FailedPrecondition: KEY_SWITCHED_OFF where a foreign key's own triggers are not as they are made.
-    """
-    role = served_by(connection)
-    lacking = {f.live.qualified.as_string(connection) for f in fits if not f.live.owned}
-    lacking |= {key.source.as_string(connection) for key in structure.dropped if not key.owned}
-    if lacking:
-        statements = [f"ALTER TABLE {name} OWNER TO {role};" for name in sorted(lacking)]
-        raise PlatformNotPrepared(
-            f"restore: {role} must own {len(lacking)} more tables, itself or as a member of their owner; grant it their"
-            f" owner's role, or let a superuser run: {' '.join(statements)}",
-            reason="RIGHTS_MISSING",
-            metadata={"sql": "\n".join(statements)},
-        )
-    for key in structure.dropped:
-        if key.states != "O":
-            raise FailedPrecondition(
-                f"{key.schema}.{key.table}: the triggers of its foreign key {key.name} are switched off or to another"
-                " state, which only a superuser can do again; expected them as a key makes them",
-                reason="KEY_SWITCHED_OFF",
-            )
-
-
-def live_total(connection: Connection, live: Entity, seed: int) -> tuple[int, int]:
-    """Rows of the table, and the sum of their fingerprints: what tells later whether any has moved."""
-    rows, total = one_row(connection, total_of(live.relation, [f.column for f in live.stored], seed))
-    return int(rows), int(total)
-
-
 def phrase_of(record: dict[str, Any]) -> str:
     """What has to be typed: it says what happens, and ends in letters that nobody types by habit."""
     entities = record["entities"]
@@ -342,15 +280,6 @@ def phrase_of(record: dict[str, Any]) -> str:
     what = entities[0]["entity"] if len(entities) == 1 else f"{len(entities)} entities"
     code = "".join(secrets.choice("ABCDEFGHJKLMNPQRSTUVWXYZ") for _ in range(5))
     return f"restore {what} and lose {losses} rows {code}"
-
-
-def incompatible(faults: Sequence[Violation]) -> FailedPrecondition:
-    return FailedPrecondition(
-        f"restore: the backup does not fit the tables in {len(faults)} places; nothing was touched. The first:"
-        f" {faults[0].subject}: {faults[0].description}",
-        reason="SCHEMA_INCOMPATIBLE",
-        violations=list(faults),
-    )
 
 
 def _require_room(folder: str, fits: Sequence[Fit]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.orm import Session
 
-from engine.access import CallContext, Caller, caller_of
+from engine.access import CallContext, caller_of
 from engine.artifacts import ArtifactKind
 from engine.backups.archive import Archive
 from engine.backups.manifest import Manifest
@@ -19,7 +19,7 @@ from engine.backups.opening import open_archive
 from engine.backups.record import take_before
 from engine.backups.states import BackupStatus
 from engine.backups.states import move as move_backup
-from engine.backups.take import Settings, take_held
+from engine.backups.take import take_held
 from engine.catalog import Catalog
 from engine.clock import utc_now
 from engine.db.models import BackupRow, JobRow, RestoreRow
@@ -29,6 +29,7 @@ from engine.faults import fault
 from engine.imports.apply import ROLLED_BACK, rolled_back_errors
 from engine.imports.planfile import canonical
 from engine.jobs.handlers import Ending
+from engine.jobs.service import caller_of_job
 from engine.restores.model import Rename
 from engine.restores.plan import RestorePlanner, WouldOrphan, phrase_of
 from engine.restores.states import RestoreStatus, fail, move
@@ -49,10 +50,10 @@ class RestorePlanHandler:
         move(_restore(session, job), S.VALIDATING, utc_now())
 
     def run(self, run: JobRun) -> Ending:
-        with run.resources.db.transaction() as session:
-            row = _restore(session, run.job, lock=False)
-            _caller(session, run.job).require("restores.create", "*")
         resources = run.resources
+        with resources.db.transaction() as session:
+            row = _restore(session, run.job, lock=False)
+            caller_of_job(session, run.job, resources.clock()).require("restores.create", "*")
         planner = RestorePlanner(run, resources.catalogs.read, _archive(run, row), row.entity_types, _renames(row))
         with resources.db.transaction() as session:
             losses_id = resources.artifacts.create(session, ArtifactKind.DIFFERENCES, "job", run.job.id)
@@ -96,7 +97,7 @@ class RestoreHandler:
         resources = run.resources
         with resources.db.transaction() as session:
             row = _restore(session, run.job, lock=False)
-            caller = _caller(session, run.job)
+            caller = caller_of_job(session, run.job, resources.clock())
         if (mark := run.take_over()) is not None:
             facts = mark.facts  # an earlier attempt's effect stands; what is left is to say so
         elif row.options.get("settle_only"):
@@ -105,7 +106,9 @@ class RestoreHandler:
             caller.require("restores.confirm", "*")
             if row.approved_by is not None:
                 with resources.db.transaction() as session:
-                    approver = caller_of(session, row.approved_by, CallContext.from_record(row.context), utc_now())
+                    approver = caller_of(
+                        session, row.approved_by, CallContext.from_record(row.context), resources.clock()
+                    )
                 approver.require("restores.approve", "*")
             facts = self._effect(run, row)
         run.stage("REPORT")
@@ -145,7 +148,7 @@ class RestoreHandler:
         def back_up(
             connection: Connection, catalog: Catalog, entities: Sequence[str], seed: int
         ) -> tuple[uuid.UUID, Manifest]:
-            def taking(asked: Asked, settings: Settings) -> Archive:
+            def taking(asked: Asked, settings: Sequence[bytes]) -> Archive:
                 clock, repository = run.resources.clock, run.resources.repository
                 return take_held(run, connection, repository, catalog, asked, settings, clock, seed)
 
@@ -206,8 +209,3 @@ def _restore(session: Session, job: JobRow, *, lock: bool = True) -> RestoreRow:
     if row is None:
         raise InternalError("the restore of this job does not exist", reason="RESTORE_GONE")
     return row
-
-
-def _caller(session: Session, job: JobRow) -> Caller:
-    """The caller with the roles held now: what was permitted at the call may not be any more."""
-    return caller_of(session, job.principal_id, CallContext.from_record(job.context), utc_now())

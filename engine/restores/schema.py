@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 
 from psycopg import sql
 
+from engine.backups.archive import Archive
 from engine.backups.manifest import BackedEntity, Column
-from engine.catalog import Entity, Field
+from engine.catalog import Catalog, Entity, Field
+from engine.errors import FailedPrecondition, Violation
 from engine.imports.sqltext import Temp
 from engine.restores.model import Notice, Rename
 
@@ -63,6 +65,38 @@ class Fit:
         """A subquery of the staged rows with the names and types of the table now."""
         columns = [sql.SQL("{} AS {}").format(p.value("b"), sql.Identifier(p.new.column)) for p in self.pairs]
         return sql.SQL("(SELECT {} FROM {} b)").format(sql.SQL(", ").join(columns), staged)
+
+
+def renames_by_entity(renames: Sequence[Rename]) -> dict[str, dict[str, str]]:
+    """By entity, what a column of the backup is called now."""
+    found: dict[str, dict[str, str]] = {}
+    for rename in renames:
+        found.setdefault(rename.entity, {})[rename.old] = rename.new
+    return found
+
+
+def fits_of(archive: Archive, catalog: Catalog, names: Sequence[str], renames: Sequence[Rename]) -> list[Fit]:
+    """How each entity of the backup fits the table that is there, in the manifest's order.
+
+    Raises:
+        FailedPrecondition: SCHEMA_INCOMPATIBLE, with every fault as a violation.
+    """
+    fits, faults = [], []
+    for backed in archive.manifest.entities:
+        if backed.entity not in names:
+            continue
+        live = catalog.of_table(backed.schema, backed.table)
+        if live is None:
+            faults.append(Violation(backed.entity, f"{backed.schema}.{backed.table} is not there, or not to be seen"))
+            continue
+        if live.refused:
+            faults.append(Violation(live.name, live.refused))
+        found = fit(backed, live, [r for r in renames if r.entity == backed.entity])
+        faults += [Violation(live.name, fault) for fault in found.refused]
+        fits.append(found)
+    if faults:
+        raise incompatible(faults)
+    return fits
 
 
 def fit(backed: BackedEntity, live: Entity, renames: Sequence[Rename]) -> Fit:
@@ -140,3 +174,12 @@ def _gone(found: Fit, column: Column, likely: list[Field], said: bool) -> None:
 
 def _notice(code: str, message: str, **metadata: str) -> Notice:
     return {"code": code, "message": message, "severity": "WARNING", "metadata": metadata}
+
+
+def incompatible(faults: Sequence[Violation]) -> FailedPrecondition:
+    return FailedPrecondition(
+        f"restore: the backup does not fit the tables in {len(faults)} places; nothing was touched. The first:"
+        f" {faults[0].subject}: {faults[0].description}",
+        reason="SCHEMA_INCOMPATIBLE",
+        violations=list(faults),
+    )

@@ -2,8 +2,8 @@
 
 Owner rights are enough: `session_replication_role` would need a superuser. So triggers are switched one by one (DISABLE
 TRIGGER USER and ENABLE TRIGGER USER would flatten their states), foreign keys are dropped and made again, which proves
-them, and plain indexes are built after the rows are in. The proof that all of it is as before is a fingerprint over the
-definitions, as PostgreSQL itself writes them.
+them, and indexes, those of primary keys too, are built after the rows are in. The proof that all of it is as before is
+a fingerprint over the definitions, as PostgreSQL itself writes them.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from psycopg.rows import class_row
 
 from engine.catalog import Entity
 from engine.db.platform import Connection, one_row
+from engine.errors import FailedPrecondition, PlatformNotPrepared
 from engine.imports import indexes
 from engine.imports.indexes import PlainIndex
 
 _TREE = """
-SELECT DISTINCT p.relid::oid AS oid FROM unnest(%s::regclass[]) r, pg_partition_tree(r) p
-UNION SELECT r::oid FROM unnest(%s::regclass[]) r
+WITH named AS (SELECT unnest(%s::regclass[]) AS r)
+SELECT p.relid::oid AS oid FROM named, pg_partition_tree(r) p UNION SELECT r::oid FROM named
 """
 """The tables and their partitions; of an inheritance parent itself alone, as its rows are."""
 
@@ -183,7 +184,7 @@ class Structure:
         self._connection = connection
         self._entities = list(entities)
         names = [e.qualified.as_string(connection) for e in entities]
-        self._oids = [row[0] for row in connection.execute(_TREE, (names, names))]
+        self._oids = [row[0] for row in connection.execute(_TREE, (names,))]
         with connection.cursor(row_factory=class_row(TriggerState)) as cursor:
             self.triggers = cursor.execute(_TRIGGERS, (self._oids,)).fetchall()
         with connection.cursor(row_factory=class_row(Key)) as cursor:
@@ -216,7 +217,7 @@ class Structure:
         """All definitions of the tables, and the foreign keys of the others that refer to them; the same texts, in the
         same order, as long as nothing of it changes."""
         others = sorted(other.qualified.as_string(self._connection) for other in self.others)
-        rows = self._connection.execute(_TREE, (others, others))
+        rows = self._connection.execute(_TREE, (others,))
         everything = [*self._oids, *(row[0] for row in rows)]
         found = self._connection.execute(_DEFINITIONS, {"oids": self._oids, "all": everything})
         return [str(line) for (line,) in found]
@@ -225,8 +226,34 @@ class Structure:
         """SHA-256 of the definitions."""
         return hashlib.sha256("\n".join(self.definitions()).encode()).hexdigest()
 
+    def require_rights(self) -> None:
+        """Owner of every table whose triggers, keys and rows change, and of those that refer to them.
+
+        Raises:
+            PlatformNotPrepared: RIGHTS_MISSING, with the SQL that gives them.
+            FailedPrecondition: KEY_SWITCHED_OFF where a foreign key's own triggers are not as they are made.
+        """
+        (role,) = one_row(self._connection, sql.SQL("SELECT quote_ident(current_user)").format())
+        lacking = {e.qualified.as_string(self._connection) for e in self._entities if not e.owned}
+        lacking |= {key.source.as_string(self._connection) for key in self.dropped if not key.owned}
+        if lacking:
+            statements = [f"ALTER TABLE {name} OWNER TO {role};" for name in sorted(lacking)]
+            raise PlatformNotPrepared(
+                f"restore: {role} must own {len(lacking)} more tables, itself or as a member of their owner; grant it"
+                f" their owner's role, or let a superuser run: {' '.join(statements)}",
+                reason="RIGHTS_MISSING",
+                metadata={"sql": "\n".join(statements)},
+            )
+        for key in self.dropped:
+            if key.states != "O":
+                raise FailedPrecondition(
+                    f"{key.schema}.{key.table}: the triggers of its foreign key {key.name} are switched off or to"
+                    " another state, which only a superuser can do again; expected them as a key makes them",
+                    reason="KEY_SWITCHED_OFF",
+                )
+
     def take_down(self, rows: Iterable[int]) -> None:
-        """Triggers off, foreign keys to them and all indexes away that can be built again.
+        """Triggers off; foreign keys to the tables, and all indexes that can be built again, away.
 
         Args:
             rows: those that each table will get; below some number dropping an index is not worth it.
@@ -309,9 +336,3 @@ class Structure:
 
     def _run(self, statement: str, *parts: sql.Composable) -> None:
         self._connection.execute(sql.SQL(statement).format(*parts))
-
-
-def served_by(connection: Connection) -> str:
-    """The session's role, quoted."""
-    (role,) = one_row(connection, sql.SQL("SELECT quote_ident(current_user)").format())
-    return str(role)

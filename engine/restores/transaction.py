@@ -19,10 +19,11 @@ import psycopg
 from psycopg import sql
 
 from engine.backups.archive import Archive
-from engine.backups.compare import compare
+from engine.backups.differences import compare
 from engine.backups.manifest import Manifest
+from engine.backups.rows import counted
 from engine.backups.staging import stage, staged_table
-from engine.backups.take import Work, total_of
+from engine.backups.work import Work
 from engine.catalog import Catalog
 from engine.db.copy import write_copy
 from engine.db.platform import Connection, one_row
@@ -33,8 +34,7 @@ from engine.imports.sequences import advance, numbered_fields
 from engine.imports.sqltext import Temp, joined
 from engine.jobs.model import Severity
 from engine.restores.model import Rename
-from engine.restores.plan import fits_of, renames_by_entity, require_rights
-from engine.restores.schema import Fit
+from engine.restores.schema import Fit, fits_of, renames_by_entity
 from engine.restores.structure import Structure
 
 
@@ -217,7 +217,7 @@ class RestoreTransaction:
                 "restore: a table's definition has changed since the plan; everything is as before, make a new plan",
                 reason="DEFINITIONS_MOVED",
             )
-        require_rights(connection, fits, structure)
+        structure.require_rights()
         return catalog, fits, structure
 
     def _read(self, connection: Connection) -> tuple[Catalog, list[Fit], Structure]:
@@ -325,20 +325,18 @@ class RestoreTransaction:
         for found in fits:
             self._work.check()
             columns = [p.new.column for p in found.pairs]
-            stored = one_row(connection, total_of(found.live.relation, columns, self._seed))
-            if (table := staged.get(found.backed.entity)) is None:
-                expected: tuple[Any, ...] = found.backed.rows, found.backed.fingerprint
-            else:
-                expected = one_row(connection, total_of(found.selected(table), columns, self._seed))
-            if tuple(map(int, stored)) != tuple(map(int, expected)):
+            rows, total = counted(connection, found.live.relation, columns, self._seed)
+            expected = found.backed.rows, found.backed.fingerprint
+            if (table := staged.get(found.backed.entity)) is not None:
+                expected = counted(connection, found.selected(table), columns, self._seed)
+            if (rows, total) != expected:
                 raise DataLoss(
-                    f"{found.live.name}: found {stored[0]} rows of"
-                    f" {'the same' if int(stored[1]) == int(expected[1]) else 'another'} fingerprint, expected the"
-                    f" {expected[0]} of the backup; everything is as before",
+                    f"{found.live.name}: found {rows} rows of {'the same' if total == expected[1] else 'another'}"
+                    f" fingerprint, expected the {expected[0]} of the backup; everything is as before",
                     reason="RESTORE_NOT_EQUAL",
                     metadata={"entity": found.live.name},
                 )
-            after[found.backed.entity] = int(stored[0])
+            after[found.backed.entity] = rows
         return after
 
     def _require_definitions(self, connection: Connection, fits: Sequence[Fit], before: list[str]) -> None:

@@ -304,14 +304,14 @@ def test_a_wrong_key_is_exit_code_2_before_anything_is_sent(
 def test_a_backup_is_released_before_it_is_deleted(world: World, capsys):
     assert main(["backup", "delete", BACKUP_ID, "--yes"]) == 5
     assert "BACKUP_IN_USE" in capsys.readouterr().err
-    assert main(["backup", "release", BACKUP_ID, "--reason", "old", "--json", "-q"]) == 0
+    assert main(["backup", "release", BACKUP_ID, "--reason", "old", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["held"] is False
-    assert main(["backup", "hold", BACKUP_ID, "-q"]) == 0
+    assert main(["backup", "hold", BACKUP_ID]) == 0
     assert "held         until it is released" in capsys.readouterr().out
     assert main(["backup", "release", BACKUP_ID, "-o", "json"]) == 0
     capsys.readouterr()
 
-    assert main(["backup", "delete", BACKUP_ID, "-y", "--reason", "old", "--json", "-q"]) == 0
+    assert main(["backup", "delete", BACKUP_ID, "-y", "--reason", "old", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["status"] == "DELETED"
 
 

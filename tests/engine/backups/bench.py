@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,7 +14,7 @@ from engine.backups.archive import Archive
 from engine.backups.manifest import SETTINGS, BackedEntity, Column, Manifest
 from engine.backups.model import Asked, Requester, Trigger
 from engine.backups.repository import Repository
-from engine.backups.take import Settings, take
+from engine.backups.take import take
 from engine.clock import utc_now
 from engine.crypto.keyring import KeyRing
 from engine.db.models import BackupRow
@@ -138,7 +138,7 @@ def replaced(storage: Storage, name: str, data: bytes) -> None:
     storage.put(name, data)
 
 
-def take_directly(world: World, *entities: str, work: Direct | None = None, rows: Settings | None = None) -> Archive:
+def take_directly(world: World, *entities: str, work: Direct | None = None, rows: Sequence[bytes] = ()) -> Archive:
     """A backup without a job or a record."""
     resources = world.resources
     asked = Asked(
@@ -151,7 +151,7 @@ def take_directly(world: World, *entities: str, work: Direct | None = None, rows
         entities=entities,
     )
     work = work or Direct(resources.platform.dsn)
-    return take(work, resources.repository, resources.catalogs.read, asked, rows or Settings(), resources.clock)
+    return take(work, resources.repository, resources.catalogs.read, asked, rows, resources.clock)
 
 
 def copied(world: World, query: str) -> bytes:

@@ -11,7 +11,8 @@ from psycopg import sql
 from engine.access import Caller
 from engine.artifacts import ArtifactKind
 from engine.backups.archive import Archive
-from engine.backups.compare import Compared, Look, compare_all, matched
+from engine.backups.compare import Look, compare_all, matched
+from engine.backups.differences import Compared
 from engine.backups.model import BackupRequest
 from engine.backups.service import Backups
 from engine.backups.staging import stage, staged_table
@@ -124,8 +125,8 @@ class Differences:
                 matched(self.catalog, archive, names or row.entity_types),
                 renames or {},
                 sink,
+                resources.catalogs.read,
                 look=look,
-                read_catalog=resources.catalogs.read,
             )
             self.left = connection.execute(
                 "SELECT count(*) FROM pg_class WHERE relnamespace = pg_my_temp_schema()"

@@ -12,10 +12,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from engine.backups import rows
 from engine.backups import take as taking
 from engine.backups.model import BackupRequest
 from engine.backups.service import Backups
-from engine.backups.take import Settings
+from engine.catalog import moment
 from engine.db.models import BackupRow, JobRow
 from engine.errors import DataLoss, DataOpsError, FailedPrecondition, NotFound, Unavailable
 from engine.jobs.registry import handlers
@@ -157,7 +158,7 @@ def test_the_manifest_says_what_the_tables_are(fresh: Fresh) -> None:
 
 
 def test_settings_ride_along(fresh: Fresh) -> None:
-    archive = take_directly(fresh(THINGS), "things", rows=Settings([b'{"a": 1}\n', b'{"a": 2}\n']))
+    archive = take_directly(fresh(THINGS), "things", rows=[b'{"a": 1}\n', b'{"a": 2}\n'])
 
     assert read_all(archive)["settings"] == b'{"a": 1}\n{"a": 2}\n'
     assert archive.manifest.settings["rows"] == 2
@@ -271,14 +272,14 @@ def test_a_truncate_that_was_first_is_waited_for_and_then_seen(fresh: Fresh) -> 
 def test_a_table_that_changes_its_definition_before_the_lock_ends_it(
     fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world, lock = fresh(THINGS), taking._lock
+    world, lock = fresh(THINGS), moment.lock_shared
 
     def late(*arguments: Any) -> None:
-        monkeypatch.setattr(taking, "_lock", lock)
+        monkeypatch.setattr(taking, "lock_shared", lock)
         world.sql("ALTER TABLE public.things ADD COLUMN more int")
         lock(*arguments)
 
-    monkeypatch.setattr(taking, "_lock", late)
+    monkeypatch.setattr(taking, "lock_shared", late)
     with pytest.raises(DataOpsError) as caught:
         take_directly(world, "things")
 
@@ -290,13 +291,13 @@ def test_a_table_that_changes_its_definition_before_the_lock_ends_it(
 
 def broken(monkeypatch: pytest.MonkeyPatch, change: str) -> None:
     """Makes the COPY give something else than the table holds."""
-    copy = taking._copy
+    copy = rows.copy_of
 
     def other(*arguments: Any) -> sql.Composed:
         text = copy(*arguments).as_string().replace("COPY (", "").replace(") TO STDOUT", "")
         return sql.SQL("COPY ({}) TO STDOUT").format(sql.SQL(change.format(text)))
 
-    monkeypatch.setattr(taking, "_copy", other)
+    monkeypatch.setattr(taking, "copy_of", other)
 
 
 LOSSES = {

@@ -246,10 +246,8 @@ def hold(
     reason: ReasonOption = "",
     output: OutputOption = Output.TEXT,
     json: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Keep a backup from being removed, by its age or by hand, until it is released."""
-    del quiet  # there is no progress to tell
     settings: Settings = context.obj
     with settings.connect() as client:
         _print(client.hold_backup(backup_id, reason), as_json=wants_json(output, json))
@@ -262,10 +260,8 @@ def release(
     reason: ReasonOption = "",
     output: OutputOption = Output.TEXT,
     json: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Take the hold off."""
-    del quiet  # there is no progress to tell
     settings: Settings = context.obj
     with settings.connect() as client:
         _print(client.release_backup(backup_id, reason), as_json=wants_json(output, json))
@@ -279,10 +275,8 @@ def delete(
     reason: ReasonOption = "",
     output: OutputOption = Output.TEXT,
     json: JsonOption = False,
-    quiet: QuietOption = False,
 ) -> None:
     """Delete a backup's bytes after a yes; its record stays. Ends with 5 while a hold, a job or a restore needs it."""
-    del quiet  # there is no progress to tell
     settings: Settings = context.obj
     as_json = wants_json(output, json)
     with settings.connect() as client, on_course("nothing is deleted"):
