@@ -22,7 +22,7 @@ from engine.db.base import SCHEMA, metadata
 from engine.db.database import sqlalchemy_url
 from engine.errors import FailedPrecondition, Unavailable
 
-MIN_REVISION = "0003"
+MIN_REVISION = "0004"
 """The oldest revision this code works on."""
 
 UPGRADE_LOCK = 0x64617461_6F7073

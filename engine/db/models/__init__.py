@@ -8,7 +8,9 @@ from engine.db.models.exports import ExportRow
 from engine.db.models.imports import ImportRow
 from engine.db.models.jobs import JobClaimRow, JobEventRow, JobRow, LeaseRow
 from engine.db.models.restores import RestoreRow
+from engine.db.models.schedules import ScheduleRow, ScheduleRunRow
 from engine.db.models.uploads import UploadRow
+from engine.db.models.webhooks import WebhookDeliveryRow, WebhookRow
 
 __all__ = [
     "ArtifactPartRow",
@@ -28,5 +30,9 @@ __all__ = [
     "RequestIdRow",
     "RestoreRow",
     "RoleRow",
+    "ScheduleRow",
+    "ScheduleRunRow",
     "UploadRow",
+    "WebhookDeliveryRow",
+    "WebhookRow",
 ]

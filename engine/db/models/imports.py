@@ -57,6 +57,11 @@ class ImportRow(Model):
     changes_artifact_id: Mapped[uuid.UUID | None]
     changes_job_id: Mapped[uuid.UUID | None]
     confirmed_deletes: Mapped[int | None]
+    approval_needed: Mapped[bool | None]
+    """Whether another person must approve the plan; NULL before there is one."""
+    approved_by: Mapped[uuid.UUID | None]
+    approved_digest: Mapped[bytes | None]
+    """Of the plan that was approved: an approval is of one plan and dies with it."""
     error: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]

@@ -66,7 +66,7 @@ def test_settings_that_hold_an_address_with_a_password_are_not_shown() -> None:
 def test_upgrade_brings_an_empty_database_to_head_and_may_run_again(settings_for, empty_dsn: str) -> None:
     settings_for(empty_dsn)
     for _ in range(2):
-        assert "at revision 0003" in _run("upgrade")
+        assert "at revision 0004" in _run("upgrade")
 
 
 def test_a_super_admin_can_be_made_without_a_server_and_is_listed(settings_for, control_dsn: str) -> None:

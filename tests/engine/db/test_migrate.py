@@ -55,10 +55,10 @@ def test_a_revision_that_nobody_here_knows_is_refused(control: Database) -> None
 
 
 def test_a_revision_older_than_the_least_is_refused(control: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(migrate, "_scripts", lambda: _Revisions("0005", "0004", "0003"))
-    monkeypatch.setattr(migrate, "MIN_REVISION", "0004")
+    monkeypatch.setattr(migrate, "_scripts", lambda: _Revisions("0006", "0005", "0004"))
+    monkeypatch.setattr(migrate, "MIN_REVISION", "0005")
 
-    with pytest.raises(FailedPrecondition, match=r"found revision 0003, expected 0004 to 0005"):
+    with pytest.raises(FailedPrecondition, match=r"found revision 0004, expected 0005 to 0006"):
         migrate.require_revision(control.engine)
 
 
