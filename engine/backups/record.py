@@ -159,7 +159,9 @@ def complete(row: BackupRow, archive: Archive, settings: Settings, now: datetime
 
 def kept_until(row: BackupRow, settings: Settings, now: datetime) -> datetime:
     """When a backup that is complete, or known again, since `now` may be removed."""
-    kept = settings.safety_backup_seconds if row.trigger_type in SAFETY else settings.backup_seconds
+    kept = row.retention_seconds
+    if kept is None:
+        kept = settings.safety_backup_seconds if row.trigger_type in SAFETY else settings.backup_seconds
     return now + timedelta(seconds=kept)
 
 

@@ -61,6 +61,8 @@ class BackupRow(Model):
     snapshot_at: Mapped[datetime | None]
     completed_at: Mapped[datetime | None]
     restored_at: Mapped[datetime | None]
+    retention_seconds: Mapped[float | None]
+    """How long it is kept once it is complete; NULL: the installation's setting for its trigger."""
     expires_at: Mapped[datetime | None]
 
 

@@ -134,12 +134,14 @@ def upgrade() -> None:
         schema="dataops",
         postgresql_where=sa.text("state = 'PENDING'"),
     )
+    op.add_column("backups", sa.Column("retention_seconds", sa.Double(), nullable=True), schema="dataops")
     op.add_column("imports", sa.Column("approval_needed", sa.Boolean(), nullable=True), schema="dataops")
     op.add_column("imports", sa.Column("approved_by", sa.UUID(), nullable=True), schema="dataops")
     op.add_column("imports", sa.Column("approved_digest", sa.LargeBinary(), nullable=True), schema="dataops")
 
 
 def downgrade() -> None:
+    op.drop_column("backups", "retention_seconds", schema="dataops")
     for column in ("approved_digest", "approved_by", "approval_needed"):
         op.drop_column("imports", column, schema="dataops")
     for table in ("webhook_deliveries", "webhooks", "schedule_runs", "schedules"):
