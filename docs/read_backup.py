@@ -67,7 +67,7 @@ def unwrap(ring: dict[str, bytes], wrap: list[str], artifact: UUID, kind: str, n
 
 
 def open_part(stored: bytes, data_key: bytes, artifact: UUID, kind: str, number: int) -> bytes:
-    """The plaintext of one sealed part: section 2, in the order of section 6, invariant 9."""
+    """The plaintext of one sealed part: section 2, in the order of section 7, invariant 9."""
     where = f"{kind} {number} of {artifact}"
     if not HEADER + 16 < len(stored) <= LARGEST:
         raise Damaged(f"{where}: no part has {len(stored)} bytes")
