@@ -90,6 +90,11 @@ class Settings(BaseModel):
     safety_backup_seconds: float = Field(
         30 * 86_400, gt=0, description="A backup taken before an import or a restore is removed after this."
     )
+    incremental_method: str = Field(
+        "candidates",
+        pattern="^(candidates|content)$",
+        description="How increments find changes: by proven candidates where that can be, or all by content.",
+    )
     restore_plan_seconds: float = Field(900, gt=0, description="A restore's plan and its phrase expire after this.")
     restore_needs_approval: bool = Field(False, description="Whether another person must approve a restore.")
     max_import_errors: int = Field(1_000_000, ge=1, description="Row errors one plan keeps; more fail it.")

@@ -84,13 +84,12 @@ def _adopt_one(db: Database, archive: Archive, settings: Settings, now: datetime
             name=manifest.name,
             principal_id=uuid.UUID(manifest.requested_by["principal_id"]),
             context={},
-            chain_id=manifest.backup_id,
             verifications={},
             created_at=manifest.created_at,
             updated_at=now,
             completed_at=manifest.snapshot_at,
         )
-        describe(row, manifest, archive.checksum)
+        describe(row, archive)
         row.expires_at = kept_until(row, settings, now)
         session.add(row)
         _audit(session, "backups.create", "backups", row.id, {"entity_types": row.entity_types, "name": row.name}, now)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import zstandard
 
 from engine.artifacts.kinds import ArtifactKind
 from engine.artifacts.parts import Expected, PartVault
-from engine.backups.manifest import SETTINGS, BackedEntity, Manifest, Segment
+from engine.backups.lines import positions_of, without
+from engine.backups.manifest import SETTINGS, BackedEntity, Delta, Manifest, Segment
 from engine.backups.segments import segment_name
 from engine.crypto.keyring import Wrapped
 from engine.crypto.sealing import PartIdentity
@@ -25,24 +26,61 @@ class Archive:
     """Made by `Repository.open`; several threads may read streams of it, each its own."""
 
     def __init__(
-        self, storage: Storage, vault: PartVault, manifest: Manifest, checksum: bytes, wraps: Sequence[Wrapped]
+        self,
+        storage: Storage,
+        vault: PartVault,
+        manifest: Manifest,
+        checksum: bytes,
+        wraps: Sequence[Wrapped],
+        parent: Archive | None = None,
     ) -> None:
         self.manifest = manifest
         self.checksum = checksum
         """SHA-256 of the manifest."""
+        self.parent = parent
+        """The backup that this one is an increment of."""
         self._storage = storage
         self._vault = vault
         self._wraps = wraps
 
     def rows(self, entity: BackedEntity, check: Callable[[], None] = lambda: None) -> Iterator[bytes]:
-        """The entity's stream, block by block: COPY text, cut anywhere. `check` is called for each, and may raise.
+        """All rows of the entity at the backup's moment, block by block: COPY text, cut anywhere; an increment's behind
+        those of its parent that are not gone. `check` is called for each block read, and may raise.
 
         Raises:
             DataLoss: PART_DAMAGED, PART_MISSING, KEY_WRONG, BACKUP_DAMAGED; the last at the end of the stream, when it
                 is not what the manifest says: what was done with it must be undone.
             FailedPrecondition: KEY_UNKNOWN.
         """
-        yield from self._stream(self.manifest.stream_of(entity), entity.rows, entity.sha256, check)
+        delta = entity.delta
+        if delta is None:
+            yield from self._stream(self.manifest.stream_of(entity), entity.rows, entity.sha256, check)
+            return
+        rows = 0
+        for block in self._merged(entity, delta, check):
+            rows += block.count(b"\n")
+            yield block
+        if rows != entity.rows:
+            raise DataLoss(
+                f"{entity.entity}: found {rows} rows in the chain, expected {entity.rows}", reason="BACKUP_DAMAGED"
+            )
+
+    @property
+    def chain(self) -> list[Archive]:
+        """The backups that it needs, from the full one to itself."""
+        return [*(self.parent.chain if self.parent is not None else ()), self]
+
+    def _merged(self, entity: BackedEntity, delta: Delta, check: Callable[[], None]) -> Iterator[bytes]:
+        assert self.parent is not None, "the manifest of an increment names its parent"
+        before = self.parent.manifest.of_table(entity.schema, entity.table)
+        if before is None:
+            raise DataLoss(f"{entity.entity}: the parent of the backup lacks it", reason="BACKUP_DAMAGED")
+        rows: Iterable[bytes] = self.parent.rows(before, check)
+        if delta.gone:
+            gone = self._stream(self.manifest.gone_of(entity), delta.gone, delta.gone_sha256, check)
+            rows = without(rows, positions_of(gone))
+        yield from rows
+        yield from self._stream(self.manifest.stream_of(entity), delta.rows, entity.sha256, check)
 
     def settings(self) -> Iterator[bytes]:
         """The control schema's own rows, one JSON object a line. It fails as `rows` does."""
@@ -50,11 +88,15 @@ class Archive:
         return self._stream(SETTINGS, int(expected["rows"]), str(expected["sha256"]), lambda: None)
 
     def require_present(self, check: Callable[[], None] = lambda: None) -> None:
-        """Every object is there, with its length.
+        """Every object of the chain is there, with its length.
 
         Raises:
             DataLoss: BACKUP_INCOMPLETE, with the number of those that are not, and the first.
         """
+        for archive in self.chain:
+            archive._require_own(check)
+
+    def _require_own(self, check: Callable[[], None]) -> None:
         folder = segment_name(self.manifest.artifact_id, "")
         found = {}
         for stored in self._storage.list(folder):

@@ -8,12 +8,15 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 from engine.catalog import Entity
 from engine.errors import DataLoss, NotFound
 
 FORMAT = 1
+"""Of a full backup."""
+INCREMENT_FORMAT = 2
 SETTINGS = "settings"
 """The name of the stream that holds the control schema's own rows."""
 
@@ -50,9 +53,45 @@ class Reference:
     target_columns: tuple[str, ...]
 
 
+class Proof(StrEnum):
+    """How an increment knows what has changed: `docs/archive-format.md`, section 6."""
+
+    CONTENT = "CONTENT"
+    CANDIDATES = "CANDIDATES"
+
+
+@dataclass(frozen=True)
+class Delta:
+    """What an increment holds of an entity: `rows` in its own stream, and the number of the parent's rows that are
+    gone, whose list has the digest `gone_sha256`."""
+
+    rows: int
+    gone: int
+    gone_sha256: str
+    proof: str
+
+
+@dataclass(frozen=True)
+class Parent:
+    """The backup that an increment is one of; `checksum` is its manifest's, in hexadecimal."""
+
+    backup_id: uuid.UUID
+    artifact_id: uuid.UUID
+    checksum: str
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Where a snapshot lies among the transactions: its xmin, with the epoch, on this timeline."""
+
+    xmin: int
+    timeline: int
+
+
 @dataclass(frozen=True)
 class BackedEntity:
-    """One entity of a backup: where its rows were, what its stream holds, and what proves it."""
+    """One entity of a backup: where its rows were, what its stream holds, and what proves it. Of an increment `rows`,
+    `bytes` and `fingerprint` are of all rows at its moment, `sha256` is of its own stream."""
 
     entity: str
     schema: str
@@ -66,6 +105,10 @@ class BackedEntity:
     fingerprint: int
     sequences: tuple[BackedSequence, ...]
     references: tuple[Reference, ...]
+    heaps: tuple[tuple[int, int], ...] = ()
+    """OID and filenode of each table that holds its rows; empty where candidates may not be told by them."""
+    delta: Delta | None = None
+    """Of an increment."""
 
     @property
     def column_names(self) -> tuple[str, ...]:
@@ -103,12 +146,26 @@ class Manifest:
     """`{rows, sha256}`."""
     segments: tuple[Segment, ...]
     not_covered: tuple[dict[str, str], ...]
+    parent: Parent | None = None
+    cut: Cut | None = None
+
+    @property
+    def format(self) -> int:
+        return FORMAT if self.parent is None else INCREMENT_FORMAT
+
+    def of_table(self, schema: str, table: str) -> BackedEntity | None:
+        """The entity of this table: in another backup of the chain a catalog file may have called it otherwise."""
+        return next((e for e in self.entities if (e.schema, e.table) == (schema, table)), None)
 
     def entity(self, name: str) -> BackedEntity | None:
         return next((e for e in self.entities if e.entity == name), None)
 
     def stream_of(self, entity: BackedEntity) -> str:
         return str(self.entities.index(entity))
+
+    def gone_of(self, entity: BackedEntity) -> str:
+        """The stream of the parent's rows that are not the entity's any more."""
+        return f"{self.stream_of(entity)}.gone"
 
     def numbered(self, stream: str) -> list[tuple[int, Segment]]:
         """The stream's segments with their numbers, in order."""
@@ -120,13 +177,13 @@ class Manifest:
         return sum(segment.stored for segment in self.segments)
 
     def stored_of(self, entity: BackedEntity) -> int:
-        stream = self.stream_of(entity)
-        return sum(segment.stored for segment in self.segments if segment.stream == stream)
+        streams = (self.stream_of(entity), self.gone_of(entity))
+        return sum(segment.stored for segment in self.segments if segment.stream in streams)
 
     def encoded(self) -> bytes:
         """The JSON whose SHA-256 is the backup's checksum."""
         record = asdict(self) | {
-            "format": FORMAT,
+            "format": self.format,
             "backup_id": str(self.backup_id),
             "artifact_id": str(self.artifact_id),
             "created_at": self.created_at.isoformat(),
@@ -134,6 +191,17 @@ class Manifest:
         }
         for entity in record["entities"]:
             entity["fingerprint"] = str(entity["fingerprint"])
+            if entity["delta"] is None:
+                del entity["delta"]
+        if self.parent is None:
+            del record["parent"]
+        else:
+            record["parent"] |= {
+                "backup_id": str(self.parent.backup_id),
+                "artifact_id": str(self.parent.artifact_id),
+            }
+        if self.cut is None:
+            del record["cut"]
         return json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
     @classmethod
@@ -146,10 +214,12 @@ class Manifest:
             found = record.pop("format")
         except (ValueError, KeyError, TypeError, AttributeError):
             raise DataLoss("backup: its manifest is not one", reason="BACKUP_DAMAGED") from None
-        if found != FORMAT:
-            raise DataLoss(f"backup: found format {found}, expected {FORMAT}", reason="BACKUP_FORMAT")
+        if found not in (FORMAT, INCREMENT_FORMAT):
+            raise DataLoss(
+                f"backup: found format {found}, expected {FORMAT} or {INCREMENT_FORMAT}", reason="BACKUP_FORMAT"
+            )
         try:
-            return cls(
+            manifest = cls(
                 **record
                 | {
                     "backup_id": uuid.UUID(record["backup_id"]),
@@ -159,10 +229,16 @@ class Manifest:
                     "entities": tuple(map(_entity, record["entities"])),
                     "segments": tuple(Segment(**segment) for segment in record["segments"]),
                     "not_covered": tuple(record["not_covered"]),
+                    "parent": _parent(record.get("parent")),
+                    "cut": Cut(**record["cut"]) if "cut" in record else None,
                 }
             )
         except (ValueError, KeyError, TypeError):
             raise DataLoss("backup: its manifest lacks something, or holds too much", reason="BACKUP_DAMAGED") from None
+        increments = {entity.delta is not None for entity in manifest.entities}
+        if manifest.format != found or not increments <= {manifest.parent is not None}:
+            raise DataLoss("backup: its manifest is half an increment's", reason="BACKUP_DAMAGED")
+        return manifest
 
 
 def not_held(name: str) -> NotFound:
@@ -205,8 +281,16 @@ def _entity(record: dict[str, Any]) -> BackedEntity:
                 )
                 for r in record["references"]
             ),
+            "heaps": tuple((int(oid), int(filenode)) for oid, filenode in record.get("heaps", ())),
+            "delta": Delta(**record["delta"]) if "delta" in record else None,
         }
     )
+
+
+def _parent(record: dict[str, str] | None) -> Parent | None:
+    if record is None:
+        return None
+    return Parent(uuid.UUID(record["backup_id"]), uuid.UUID(record["artifact_id"]), record["checksum"])
 
 
 def _texts(found: Sequence[str]) -> tuple[str, ...]:

@@ -14,14 +14,15 @@ from sqlalchemy.orm import Session
 from engine.access import CallContext, Caller, caller_of
 from engine.audit import record_change
 from engine.backups.archive import Archive
-from engine.backups.manifest import Manifest
+from engine.backups.chain import Link, next_link
+from engine.backups.increment import NoIncrement
 from engine.backups.model import SAFETY, Asked, BackupType, Requester, Trigger
 from engine.backups.settings import read_settings
 from engine.backups.states import BackupStatus, fail, move
-from engine.backups.take import take
+from engine.backups.take import take, take_increment
 from engine.config import Settings
 from engine.db.models import BackupRow
-from engine.errors import Aborted, DataLoss, DataOpsError, InternalError, Unavailable
+from engine.errors import Aborted, DataLoss, DataOpsError, FailedPrecondition, InternalError, NotFound, Unavailable
 from engine.ids import new_id
 from engine.jobs.interrupts import JobInterrupt
 from engine.jobs.service import caller_of_job
@@ -34,6 +35,9 @@ S = BackupStatus
 Taking = Callable[[Asked, Sequence[bytes]], Archive]
 """Takes a backup that is asked for, with the control schema's own rows in it: one JSON object a line."""
 
+FULL_INSTEAD = frozenset({"KEY_UNKNOWN", "PLATFORM_NOT_PREPARED", "SCHEMA_INCOMPATIBLE"})
+"""Of FailedPrecondition: what stands against an increment, and not against a full backup."""
+
 LOST = Aborted("backup: the attempt that made it ended before it was complete", reason="BACKUP_INCOMPLETE")
 
 
@@ -44,6 +48,7 @@ def new_backup(
     name: str,
     now: datetime,
     *,
+    backup_type: BackupType = BackupType.FULL,
     hold: bool = False,
     job_id: uuid.UUID | None = None,
 ) -> BackupRow:
@@ -51,7 +56,7 @@ def new_backup(
     backup_id = new_id()
     return BackupRow(
         id=backup_id,
-        backup_type=BackupType.FULL.value,
+        backup_type=backup_type.value,
         trigger_type=trigger.value,
         status=S.PENDING.value,
         name=name or name_of(entities, trigger, now),
@@ -79,28 +84,82 @@ def name_of(entities: Sequence[str], trigger: Trigger, now: datetime) -> str:
 
 def take_recorded(run: JobRun, backup_id: uuid.UUID) -> Archive:
     """Makes the backup of this record, under a new artifact id. An earlier attempt's that stands is given back instead.
+    Where no increment can be made a full backup is, and says so.
 
     Raises: as `take`.
+    """
+    with run.resources.db.transaction() as session:
+        run.require_hold(session)
+        row = backup_of(session, backup_id, lock=True)
+    if (archive := _earlier(run, row.artifact_id)) is not None:
+        return archive
+    if row.backup_type == BackupType.INCREMENTAL:
+        try:
+            return _take_increment(run, backup_id)
+        except (NoIncrement, DataLoss, NotFound, FailedPrecondition) as error:
+            if isinstance(error, FailedPrecondition) and error.reason not in FULL_INSTEAD:
+                raise
+            run.notice("BACKUP_MADE_FULL", f"a full backup is made: {error}")
+            _earlier(run, _artifact_of(run, backup_id), use=False)
+    resources = run.resources
+    asked, settings = _begin(run, backup_id, None)
+    return take(run, resources.repository, resources.catalogs.read, asked, settings, resources.clock)
+
+
+def _take_increment(run: JobRun, backup_id: uuid.UUID) -> Archive:
+    """Raises:
+    NoIncrement: there is no parent for it, or what changed cannot be told; DataLoss, NotFound, FailedPrecondition:
+    the parent cannot be read.
     """
     resources = run.resources
     with resources.db.transaction() as session:
         run.require_hold(session)
+        link = next_link(session, backup_of(session, backup_id).entity_types)
         row = backup_of(session, backup_id, lock=True)
-        earlier, artifact_id = row.artifact_id, uuid.uuid4()
-    if earlier is not None:
-        if resources.repository.exists(earlier):  # published, and its worker died before the record was completed
-            with suppress(DataLoss):  # nobody relies on it yet: one that is damaged is made again
-                archive = resources.repository.open(earlier)
-                archive.require_present()
-                return archive
-        resources.repository.delete(earlier)
-    with resources.db.transaction() as session:
+        row.parent_id, row.chain_id = link.parent_id, link.chain_id  # from here on nobody deletes the parent
+    parent = resources.repository.open(link.artifact_id, link.manifest_sha256)
+    parent.require_present(run.check)
+    asked, settings = _begin(run, backup_id, link)
+    return take_increment(
+        run,
+        resources.repository,
+        resources.catalogs.read,
+        asked,
+        settings,
+        resources.clock,
+        parent,
+        by_content=link.by_content(resources.settings.incremental_method),
+    )
+
+
+def _begin(run: JobRun, backup_id: uuid.UUID, link: Link | None) -> tuple[Asked, Sequence[bytes]]:
+    """A new artifact id on the record, whose place in a chain is as the link says."""
+    with run.resources.db.transaction() as session:
         run.require_hold(session)
         row = backup_of(session, backup_id, lock=True)
-        row.artifact_id = artifact_id
+        row.artifact_id = uuid.uuid4()
+        row.parent_id, row.chain_id = (None, row.id) if link is None else (link.parent_id, link.chain_id)
         caller = caller_of(session, row.principal_id, CallContext.from_record(row.context))
-        asked, settings = _asked(row, artifact_id, caller), read_settings(session)
-    return take(run, resources.repository, resources.catalogs.read, asked, settings, resources.clock)
+        return _asked(row, row.artifact_id, caller), read_settings(session)
+
+
+def _earlier(run: JobRun, artifact_id: uuid.UUID | None, *, use: bool = True) -> Archive | None:
+    """What an attempt left under this artifact id, if it is whole and may be used; else nothing of it stays."""
+    repository = run.resources.repository
+    if artifact_id is None:
+        return None
+    if use and repository.exists(artifact_id):  # published, and its worker died before the record was completed
+        with suppress(DataLoss):  # nobody relies on it yet: one that is damaged is made again
+            archive = repository.open(artifact_id)
+            archive.require_present()
+            return archive
+    repository.delete(artifact_id)
+    return None
+
+
+def _artifact_of(run: JobRun, backup_id: uuid.UUID) -> uuid.UUID | None:
+    with run.resources.db.transaction() as session:
+        return backup_of(session, backup_id).artifact_id
 
 
 def _asked(row: BackupRow, artifact_id: uuid.UUID, caller: Caller) -> Asked:
@@ -152,7 +211,7 @@ def take_before(
 
 def complete(row: BackupRow, archive: Archive, settings: Settings, now: datetime) -> None:
     """COMPLETED, as the manifest says."""
-    describe(row, archive.manifest, archive.checksum)
+    describe(row, archive)
     row.expires_at = kept_until(row, settings, now)
     move(row, S.COMPLETED, now)
 
@@ -165,9 +224,13 @@ def kept_until(row: BackupRow, settings: Settings, now: datetime) -> datetime:
     return now + timedelta(seconds=kept)
 
 
-def describe(row: BackupRow, manifest: Manifest, checksum: bytes) -> None:
-    """What the record shows of the manifest."""
-    row.artifact_id, row.manifest_sha256 = manifest.artifact_id, checksum
+def describe(row: BackupRow, archive: Archive) -> None:
+    """What the record shows of the manifest, and of the chain."""
+    manifest = archive.manifest
+    row.artifact_id, row.manifest_sha256 = manifest.artifact_id, archive.checksum
+    row.backup_type = manifest.backup_type
+    row.parent_id = manifest.parent.backup_id if manifest.parent is not None else None
+    row.chain_id = archive.chain[0].manifest.backup_id
     row.snapshot_at, row.file_size_bytes = manifest.snapshot_at, manifest.stored_bytes
     row.entity_types = [entity.entity for entity in manifest.entities]
     row.entities = [

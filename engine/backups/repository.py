@@ -126,7 +126,22 @@ class Repository:
         manifest = Manifest.decoded(encoded)
         if manifest.artifact_id != artifact_id or len(manifest.segments) != len(keys.segments):
             raise DataLoss("backup: its manifest and its keys do not belong together", reason="BACKUP_DAMAGED")
-        return Archive(self._storage, self._vault, manifest, found, keys.segments)
+        return Archive(self._storage, self._vault, manifest, found, keys.segments, self._parent(manifest))
+
+    def _parent(self, manifest: Manifest) -> Archive | None:
+        """What the backup is an increment of, opened. The checksums bind one to the other, so no chain is a ring."""
+        named = manifest.parent
+        if named is None:
+            return None
+        try:
+            parent = self.open(named.artifact_id, bytes.fromhex(named.checksum))
+        except NotFound:
+            raise DataLoss(
+                f"backup: its parent, the backup {named.backup_id}, is not there", reason="BACKUP_INCOMPLETE"
+            ) from None
+        if parent.manifest.seed != manifest.seed:
+            raise DataLoss("backup: its fingerprints are of another seed than its parent's", reason="BACKUP_DAMAGED")
+        return parent
 
     def _manifest_part(self, artifact_id: UUID, number: int, wrapped: Wrapped) -> bytes:
         """A part of the manifest; what is not known of it beforehand is held by its seal and the whole's SHA-256."""

@@ -30,6 +30,14 @@ def copy_of(entity: Entity, seed: int) -> sql.Composed:
     )
 
 
+def lines_of(entity: Entity, condition: sql.Composable | None = None) -> sql.Composed:
+    """The same rows without fingerprints, as the table has them; of those that meet the condition on `r`."""
+    names = [field.column for field in entity.stored]
+    return sql.SQL("COPY (SELECT {} FROM {} r{}) TO STDOUT").format(
+        listed("r", names), entity.relation, sql.SQL(" WHERE ") + condition if condition is not None else sql.SQL("")
+    )
+
+
 def counted(connection: Connection, relation: sql.Composable, columns: Iterable[str], seed: int) -> tuple[int, int]:
     """The number of rows of `relation`, and the sum of the fingerprints of these columns."""
     rows, total = one_row(

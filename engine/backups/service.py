@@ -17,14 +17,14 @@ from engine.backups.archive import Archive
 from engine.backups.covered import entities_of, not_backed_up
 from engine.backups.extraction import extract
 from engine.backups.manifest import not_held
-from engine.backups.model import BackupRequest, BackupType, ExtractRequest, Trigger, VerifyLevel
+from engine.backups.model import BackupRequest, ExtractRequest, Trigger, VerifyLevel
 from engine.backups.opening import open_archive, wrong_state
 from engine.backups.record import new_backup
 from engine.backups.states import GOOD, BackupStatus, move
 from engine.backups.verify import condemns
 from engine.catalog import Catalog
 from engine.db.models import BackupDiffRow, BackupRow, BackupVerificationRow, ImportRow, JobRow, RestoreRow
-from engine.errors import DataOpsError, FailedPrecondition, NotBuilt, NotFound
+from engine.errors import DataOpsError, FailedPrecondition, NotFound
 from engine.imports.changes import PlanView
 from engine.imports.model import ChangeKind, RowChange
 from engine.imports.planfile import Plan
@@ -50,15 +50,21 @@ class Backups:
         """Records a backup and its job.
 
         Raises:
-            NotBuilt: NOT_BUILT for INCREMENTAL; NotFound: ENTITY_UNKNOWN; PermissionDenied: PERMISSION_MISSING;
-            FailedPrecondition: ENTITY_NOT_BACKED_UP; AlreadyExists: REQUEST_ID_REUSED.
+            NotFound: ENTITY_UNKNOWN; PermissionDenied: PERMISSION_MISSING; FailedPrecondition: ENTITY_NOT_BACKED_UP;
+            AlreadyExists: REQUEST_ID_REUSED.
         """
-        if request.backup_type is not BackupType.FULL:
-            raise NotBuilt(f"backup_type: found {request.backup_type}, expected FULL", reason="NOT_BUILT")
         entities = _wanted(self._resources.catalogs.load(), caller, request.entity_types)
 
         def make(session: Session, now: datetime) -> uuid.UUID:
-            row = new_backup(caller, Trigger.MANUAL, entities, request.name, now, hold=request.hold)
+            row = new_backup(
+                caller,
+                Trigger.MANUAL,
+                entities,
+                request.name,
+                now,
+                backup_type=request.backup_type,
+                hold=request.hold,
+            )
             session.add(row)
             session.flush()
             details = {"entity_types": entities, "hold": request.hold}

@@ -10,7 +10,7 @@ import binascii
 from array import array
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -18,8 +18,10 @@ from psycopg import sql
 
 from engine.backups.archive import Archive
 from engine.backups.covered import database_of, entities_of, not_covered, sequences_of
-from engine.backups.manifest import SETTINGS, BackedEntity, Manifest, columns_of, references_of
-from engine.backups.model import Asked, BackupType
+from engine.backups.cut import durable, heaps_of, seen
+from engine.backups.increment import Comparing, NoIncrement
+from engine.backups.manifest import SETTINGS, BackedEntity, Cut, Manifest, Parent, columns_of, references_of
+from engine.backups.model import SAFETY, Asked, BackupType
 from engine.backups.repository import Repository
 from engine.backups.rows import PRINT, ROW, copy_of, count_stored, read_by_no_index
 from engine.backups.segments import SegmentWriter
@@ -69,6 +71,29 @@ def take(
     return taking.publish(read)
 
 
+def take_increment(
+    work: Work,
+    repository: Repository,
+    read_catalog: ReadCatalog,
+    asked: Asked,
+    settings: Sequence[bytes],
+    clock: Clock,
+    parent: Archive,
+    *,
+    by_content: bool,
+) -> Archive:
+    """What has changed since the parent, published and opened again with it.
+
+    Raises:
+        NoIncrement: a full backup must be made instead, under another artifact id; else as `take`.
+    """
+    taking = _Taking(work, repository, asked, settings, clock, parent.manifest.seed)
+    with work.platform("backup", autocommit=True, **PATIENT) as connection:
+        entities = entities_of(read_catalog(connection), asked.entities)
+        read = taking.since(connection, read_catalog, entities, parent, by_content=by_content)
+    return taking.publish(read, parent)
+
+
 def take_held(
     work: Work,
     connection: Connection,
@@ -101,6 +126,7 @@ class _Read:
     entities: list[BackedEntity]
     settings: dict[str, Any]
     writer: SegmentWriter
+    cut: Cut | None = None
 
 
 @dataclass(frozen=True)
@@ -122,7 +148,45 @@ class _Taking:
             lock_shared(connection, entities)
             snapshot_at = self.clock()
             catalog = require_unchanged(read_catalog(connection), entities)
-            return self.under_locks(connection, catalog, entities, snapshot_at)
+            since = seen(connection)
+            read = self.under_locks(connection, catalog, entities, snapshot_at)
+            return replace(read, cut=durable(connection, since))
+
+    def since(
+        self,
+        connection: Connection,
+        read_catalog: ReadCatalog,
+        entities: Sequence[Entity],
+        parent: Archive,
+        *,
+        by_content: bool,
+    ) -> _Read:
+        """What has changed of each entity since the parent, in one session whose transaction sees one moment."""
+        with one_moment(connection):
+            lock_shared(connection, entities)
+            snapshot_at = self.clock()
+            catalog = require_unchanged(read_catalog(connection), entities)
+            since = seen(connection)
+            database, lacking = database_of(connection), not_covered(connection, catalog)
+            before = parent.manifest.database
+            if any(database[name] != before.get(name) for name in ("encoding", "name")):
+                raise NoIncrement("the backup before is of another database")
+            if database["system_identifier"] != before.get("system_identifier"):
+                by_content = True
+            read_by_no_index(connection)
+            self.work.stage("BACKUP", rows=sum(entity.estimated_rows for entity in entities))
+            with self.repository.writer(self.asked.artifact_id) as writer:
+                comparing = Comparing(self.work, connection, parent, writer, by_content=by_content)
+                backed: list[BackedEntity] = []
+                for number, entity in enumerate(entities):
+                    delta, rows, size, total, sha256 = comparing.delta(entity, number)
+                    found = self._backed(connection, entity, rows, size, sha256, total)
+                    backed.append(replace(found, delta=delta))
+                    self.work.progress(rows=sum(e.rows for e in backed))
+                own = self._own(writer)
+                writer.end()
+            fault("backups.written")
+            return _Read(snapshot_at, database, lacking, backed, own, writer, durable(connection, since))
 
     def under_locks(
         self,
@@ -158,6 +222,7 @@ class _Taking:
             lock_shared(connection, entities)
             snapshot_at = self.clock()
             catalog = require_unchanged(read_catalog(connection), entities)
+            since = seen(connection)
             (snapshot,) = one_row(connection, sql.SQL("SELECT pg_export_snapshot()").format())
             database, lacking = database_of(connection), not_covered(connection, catalog)
             read_by_no_index(connection)
@@ -175,16 +240,17 @@ class _Taking:
                     raise
             fault("backups.written")
             _require_equal(backed, counts.result())
-        return _Read(snapshot_at, database, lacking, backed, own, writer)
+            cut = durable(connection, since)
+        return _Read(snapshot_at, database, lacking, backed, own, writer, cut)
 
-    def publish(self, read: _Read) -> Archive:
+    def publish(self, read: _Read, parent: Archive | None = None) -> Archive:
         """The manifest, and the archive opened by it."""
         self.work.check()
         asked = self.asked
         manifest = Manifest(
             backup_id=asked.backup_id,
             artifact_id=asked.artifact_id,
-            backup_type=BackupType.FULL.value,
+            backup_type=(BackupType.FULL if parent is None else BackupType.INCREMENTAL).value,
             trigger_type=asked.trigger.value,
             name=asked.name,
             created_at=asked.created_at,
@@ -200,6 +266,8 @@ class _Taking:
             settings=read.settings,
             segments=tuple(read.writer.segments),
             not_covered=tuple(read.not_covered),
+            parent=named(parent) if parent is not None else None,
+            cut=read.cut,
         )
         archive = self.repository.publish(manifest, read.writer.wraps)
         fault("backups.published")
@@ -221,10 +289,14 @@ class _Taking:
             done += backed[-1].rows
             if counts is not None and counts.done():
                 counts.result()
+        return backed, self._own(writer)
+
+    def _own(self, writer: SegmentWriter) -> dict[str, Any]:
+        """The control schema's own rows on their way."""
         own = writer.stream(SETTINGS)
         for line in self.settings:
             own.write(line)
-        return backed, {"rows": len(self.settings), "sha256": own.end()}
+        return {"rows": len(self.settings), "sha256": own.end()}
 
     def _stream(
         self, connection: Connection, entity: Entity, number: int, writer: SegmentWriter, done: int
@@ -240,6 +312,17 @@ class _Taking:
             self.work.progress(rows=done + rows)
         if copy.rows != rows:
             raise DataLoss(f"{entity.name}: found {rows} rows, the server sent {copy.rows}", reason="BACKUP_INCOMPLETE")
+        return self._backed(connection, entity, rows, stream.bytes, stream.end(), total)
+
+    def _backed(
+        self,
+        connection: Connection,
+        entity: Entity,
+        rows: int,
+        size: int,
+        sha256: str,
+        total: int,
+    ) -> BackedEntity:
         return BackedEntity(
             entity=entity.name,
             schema=entity.schema,
@@ -248,11 +331,12 @@ class _Taking:
             key=entity.key,
             schema_fingerprint=entity.definition,
             rows=rows,
-            bytes=stream.bytes,
-            sha256=stream.end(),
+            bytes=size,
+            sha256=sha256,
             fingerprint=total,
             sequences=tuple(sequences_of(connection, entity)),
             references=references_of(entity),
+            heaps=() if self.asked.trigger in SAFETY else heaps_of(connection, entity),
         )
 
     def _wait(self, counts: Future[Any]) -> None:
@@ -262,6 +346,11 @@ class _Taking:
                 counts.exception(timeout=0.25)
             except TimeoutError:
                 self.work.check()
+
+
+def named(parent: Archive) -> Parent:
+    """The parent as its increment's manifest names it."""
+    return Parent(parent.manifest.backup_id, parent.manifest.artifact_id, parent.checksum.hex())
 
 
 def _count(connection: Connection, snapshot: str, entities: Sequence[Entity], seed: int) -> list[tuple[int, int]]:

@@ -168,7 +168,6 @@ async def test_what_a_role_does_not_permit_is_refused(client, edge):
     ("fields", "code", "reason"),
     [
         ({"entity_types": ["nonsense"]}, grpc.StatusCode.NOT_FOUND, "ENTITY_UNKNOWN"),
-        ({"backup_type": backups_pb2.BACKUP_TYPE_INCREMENTAL}, grpc.StatusCode.UNIMPLEMENTED, "NOT_BUILT"),
         ({"request_id": ""}, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"),
     ],
 )

@@ -1,0 +1,81 @@
+"""Which backup the next increment is one of: `docs/archive-format.md`, section 6."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from engine.backups.increment import NoIncrement
+from engine.backups.model import SAFETY
+from engine.backups.states import GOOD
+from engine.db.models import BackupRow
+
+MOST_LINKS = 7
+"""Increments behind one full backup: a restore reads all of them."""
+
+CONTENT_EVERY = 4
+"""Of a chain's links, each fourth is compared by content: what candidates cannot know is found there."""
+
+
+LARGE = 0.5
+"""Of the full backup's bytes: increments of a chain that are together as large are followed by a full one."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """The place of a new increment: its parent's record, and its number behind the full backup, from 1."""
+
+    parent_id: uuid.UUID
+    artifact_id: uuid.UUID
+    manifest_sha256: bytes
+    chain_id: uuid.UUID
+    number: int
+
+    def by_content(self, method: str) -> bool:
+        """Whether this link is compared by content; `method` is the installation's."""
+        return method == "content" or self.number % CONTENT_EVERY == 0
+
+
+def next_link(session: Session, entities: Sequence[str]) -> Link:
+    """The newest good backup of these entities, locked until the transaction ends, so that nobody deletes it before the
+    increment's record names it.
+
+    Raises:
+        NoIncrement: there is none, or its chain is long or large enough.
+    """
+    query = select(BackupRow).where(
+        BackupRow.status.in_(GOOD),
+        BackupRow.trigger_type.not_in(SAFETY),
+        BackupRow.entity_types.contains(list(entities)),
+        BackupRow.entity_types.contained_by(list(entities)),
+    )
+    newest = query.order_by(BackupRow.snapshot_at.desc(), BackupRow.id.desc()).limit(1).with_for_update()
+    parent = session.scalars(newest).one_or_none()
+    if parent is None or parent.artifact_id is None or parent.manifest_sha256 is None:
+        raise NoIncrement("there is no good backup of the same entities")
+    if any(not found["good"] for found in parent.verifications.values()):
+        raise NoIncrement("the newest backup of the same entities was found damaged")
+    chain = ancestors(session, parent)
+    full, links = chain[-1], chain[:-1]
+    if full.parent_id is not None:
+        raise NoIncrement("the chain of the newest backup lacks its beginning")
+    if len(links) >= MOST_LINKS:
+        raise NoIncrement(f"its chain has {MOST_LINKS} increments")
+    if links and sum(row.file_size_bytes for row in links) >= full.file_size_bytes * LARGE:
+        raise NoIncrement(f"the increments of its chain have {LARGE:.0%} of the size of its full backup")
+    return Link(parent.id, parent.artifact_id, parent.manifest_sha256, full.id, len(links) + 1)
+
+
+def ancestors(session: Session, row: BackupRow) -> list[BackupRow]:
+    """The backup and those that it needs, back to the full one."""
+    chain = [row]
+    while chain[-1].parent_id is not None and len(chain) <= MOST_LINKS + 1:
+        before = session.get(BackupRow, chain[-1].parent_id)
+        if before is None or before.status not in GOOD:
+            break
+        chain.append(before)
+    return chain

@@ -1,0 +1,106 @@
+"""Where a snapshot lies among the transactions, and what may be concluded from it later: `docs/archive-format.md`,
+section 6, with the proof."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from engine.backups.manifest import Cut
+from engine.catalog import Entity, Field
+from engine.db.platform import Connection, one_row
+
+MOST_TRANSACTIONS = 1 << 30
+"""Between two cuts: a row's xmin has 32 bits, and half of them lie behind any other."""
+
+FLUSHED_WITHIN = 5.0
+"""Seconds. The WAL writer flushes what nobody waits for within three times its delay, which is 0.2 s."""
+
+_PLAIN = (
+    "bool int2 int4 int8 float4 float8 numeric money text varchar bpchar char name bytea date time timetz timestamp"
+    " timestamptz interval uuid json jsonb inet cidr macaddr macaddr8 bit varbit point line lseg box path polygon"
+    " circle int4range int8range numrange daterange tsrange tstzrange int4multirange int8multirange nummultirange"
+    " datemultirange tsmultirange tstzmultirange tsvector tsquery oid tid pg_lsn xml"
+)
+PLAIN = frozenset(_PLAIN.split())
+"""Base types whose text depends on the value alone. Not `regclass` and its like: a rename changes what they print."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Of one snapshot: its xmin, the timeline, and where WAL stood soon after it was taken."""
+
+    cut: Cut
+    lsn: str
+
+
+def seen(connection: Connection) -> Seen | None:
+    """In the moment, when its snapshot has been taken. None on a standby, whose timeline is not its own to tell."""
+    xmin, lsn, timeline = one_row(
+        connection,
+        sql.SQL(
+            "SELECT pg_snapshot_xmin(pg_current_snapshot())::text,"
+            " CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn()::text END,"
+            " CASE WHEN NOT pg_is_in_recovery() THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END"
+        ).format(),
+    )
+    return None if lsn is None else Seen(Cut(int(xmin), int(timeline, 16)), lsn)
+
+
+def durable(connection: Connection, found: Seen | None) -> Cut | None:
+    """The cut, if everything that its snapshot saw is on disk by now: ids of transactions that a crash undoes are given
+    again."""
+    if found is None:
+        return None
+    query = sql.SQL("SELECT pg_current_wal_flush_lsn() >= {}::pg_lsn").format(sql.Literal(found.lsn))
+    patience = time.monotonic() + FLUSHED_WITHIN
+    while not one_row(connection, query)[0]:
+        if time.monotonic() > patience:
+            return None
+        time.sleep(0.05)
+    return found.cut
+
+
+def bound(connection: Connection, parent: Cut | None) -> int | None:
+    """The xmin below which a visible row is in the parent; None where that cannot be concluded."""
+    now = seen(connection)
+    if parent is None or now is None or now.cut.timeline != parent.timeline:
+        return None
+    (following,) = one_row(connection, sql.SQL("SELECT pg_snapshot_xmax(pg_current_snapshot())::text").format())
+    return parent.xmin if 0 <= int(following) - parent.xmin < MOST_TRANSACTIONS else None
+
+
+def candidate(xmin: int) -> sql.Composed:
+    """Whether the row `r` may have been written since."""
+    return sql.SQL("age(r.xmin) BETWEEN 0 AND age({}::xid)").format(sql.Literal(str(xmin % (1 << 32))))
+
+
+def heaps_of(connection: Connection, entity: Entity) -> tuple[tuple[int, int], ...]:
+    """OID and filenode of each table that holds rows of the entity; empty where nothing can be concluded from rows'
+    xmin or from their heaps being the same."""
+    if not all(_plain(field) for field in entity.stored):
+        return ()
+    rows = connection.execute(
+        sql.SQL(
+            "SELECT c.oid::bigint, pg_relation_filenode(c.oid)::bigint, am.amname FROM pg_class c"
+            " LEFT JOIN pg_am am ON am.oid = c.relam"
+            " WHERE c.oid IN (SELECT {table}::regclass UNION SELECT relid FROM pg_partition_tree({table}::regclass))"
+            " AND c.relkind <> 'p' ORDER BY 1"
+        ).format(table=sql.Literal(entity.qualified.as_string()))
+    ).fetchall()
+    if not all(access == "heap" and filenode for _, filenode, access in rows):
+        return ()
+    return tuple((oid, filenode) for oid, filenode, _ in rows)
+
+
+def _plain(field: Field) -> bool:
+    return bool(field.labels) or field.base.removeprefix("_") in PLAIN
+
+
+def plain_key(entity: Entity) -> Sequence[int]:
+    """Places of the key's columns in a line; empty where a line does not tell the key."""
+    names = [field.column for field in entity.stored]
+    return [names.index(column) for column in entity.key] if set(entity.key) <= set(names) else []

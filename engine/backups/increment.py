@@ -1,0 +1,302 @@
+"""What has changed of an entity since a parent: found, written, and proven. `docs/archive-format.md`, section 6."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from operator import itemgetter
+
+import psycopg
+from psycopg import sql
+
+from engine.backups.archive import Archive
+from engine.backups.cut import bound, candidate, heaps_of, plain_key
+from engine.backups.known import Known, passes_for
+from engine.backups.lines import encoded_positions, numbered_lines, picked
+from engine.backups.manifest import BackedEntity, Delta, Proof, columns_of
+from engine.backups.rows import count_stored, counted, lines_of
+from engine.backups.segments import SegmentWriter
+from engine.backups.work import Work
+from engine.catalog import Entity
+from engine.db.copy import CopyOut, write_copy
+from engine.db.platform import Connection, one_row
+from engine.errors import DataLoss
+from engine.imports.refusals import is_refusal
+from engine.imports.sqltext import Temp, creation
+from engine.imports.temporary import temp_tables
+
+MOST_CANDIDATES = 50_000
+"""They are held in memory while the parent's rows pass by; more, or a tenth of all, are compared by content."""
+
+GATHERED = 1 << 20
+"""Bytes of lines that are written together."""
+
+NOTHING = hashlib.sha256().hexdigest()
+
+
+class NoIncrement(Exception):
+    """Why a full backup must be made instead; for people."""
+
+
+@dataclass
+class _Sums:
+    """Of some rows: how many, their bytes as COPY text, and the sum of their fingerprints."""
+
+    rows: int = 0
+    bytes: int = 0
+    fingerprint: int = 0
+
+
+@dataclass
+class _Change:
+    """What was found of one entity."""
+
+    proof: Proof
+    added: _Sums = field(default_factory=_Sums)
+    gone: _Sums = field(default_factory=_Sums)
+    sha256: str = NOTHING
+    gone_sha256: str = NOTHING
+
+
+class Comparing:
+    """Compares entities in one moment with a parent. The connection is in the moment; the change goes to the writer."""
+
+    def __init__(
+        self, work: Work, connection: Connection, parent: Archive, writer: SegmentWriter, *, by_content: bool
+    ) -> None:
+        self._work = work
+        self._connection = connection
+        self._parent = parent
+        self._writer = writer
+        self._seed = parent.manifest.seed
+        self._bound = None if by_content else bound(connection, parent.manifest.cut)
+
+    def delta(self, entity: Entity, number: int) -> tuple[Delta, int, int, int, str]:
+        """What has changed, written as the entity's streams.
+
+        Returns: the delta; rows, bytes and fingerprint of the entity now; the SHA-256 of its own stream.
+
+        Raises:
+            NoIncrement: the sums do not agree; DataLoss: what reading the parent raises.
+            PlatformNotPrepared: PLATFORM_NOT_PREPARED where rows changed and no temp table can be made.
+        """
+        before = parent_of(self._parent, entity)
+        found = self._by_candidates(entity, before, number)
+        if found is None:
+            found = self._by_content(entity, before, number)
+        change, rows, total = found
+        delta = Delta(change.added.rows, change.gone.rows, change.gone_sha256, change.proof.value)
+        if before.rows - delta.gone + delta.rows != rows or _sum_of(before, change) != total:
+            raise NoIncrement(f"{entity.name}: what was found to have changed does not add up")
+        return delta, rows, before.bytes - change.gone.bytes + change.added.bytes, total, change.sha256
+
+    # --- by candidates
+
+    def _by_candidates(self, entity: Entity, before: BackedEntity, number: int) -> tuple[_Change, int, int] | None:
+        """None where nothing can be concluded from them."""
+        if self._bound is None or not before.heaps or heaps_of(self._connection, entity) != before.heaps:
+            return None
+        condition = candidate(self._bound)
+        rows, candidates = one_row(
+            self._connection,
+            sql.SQL("SELECT count(*), count(*) FILTER (WHERE {}) FROM {} r").format(condition, entity.relation),
+        )
+        change = _Change(Proof.CANDIDATES)
+        if not candidates:
+            return (change, rows, before.fingerprint) if rows == before.rows else None
+        key = plain_key(entity)
+        if not key or candidates > min(MOST_CANDIDATES, before.rows // 10 + 100):
+            return None
+        of_line = _key_reader(key)
+        wanted: dict[object, bytes] = {}
+        for lines in CopyOut(self._connection, lines_of(entity, condition)):
+            wanted |= {of_line(line): line for line in lines}
+        gone, lost, replaced = array("q"), [], 0
+        for at, lines in self._lines_of(before):
+            for place, line in enumerate(lines):
+                now = wanted.get(of_line(line))
+                if now is None:
+                    continue
+                replaced += 1
+                if now == line:
+                    del wanted[of_line(line)]
+                else:
+                    gone.append(at + place)
+                    lost.append(line)
+        if rows - candidates + replaced != before.rows:
+            return None
+        with self._sums(entity) as sums:
+            change.sha256 = self._write_added(number, [list(wanted.values())], sums.added)
+            change.gone_sha256 = self._write_gone(number, gone)
+            sums.gone(lost)
+            change.added, change.gone = sums.sums()
+        return change, rows, _sum_of(before, change)
+
+    # --- by content
+
+    def _by_content(self, entity: Entity, before: BackedEntity, number: int) -> tuple[_Change, int, int]:
+        rows, total = count_stored(self._connection, entity, self._seed)
+        change = _Change(Proof.CONTENT)
+        if (rows, total) == (before.rows, before.fingerprint):
+            return change, rows, total
+        gone = array("q")
+        with self._sums(entity) as sums:
+            change.sha256 = self._write_added(number, self._added(entity, before, rows, gone), sums.added)
+            all_gone = len(gone) == before.rows  # as after a TRUNCATE: their sums are known
+            for lines in picked(self._parent.rows(before, self._work.check), gone) if gone and not all_gone else ():
+                sums.gone(lines)
+            change.gone_sha256 = self._write_gone(number, gone)
+            change.added, change.gone = sums.sums()
+        if all_gone:
+            change.gone = _Sums(before.rows, before.bytes, before.fingerprint)
+        return change, rows, total
+
+    def _added(self, entity: Entity, before: BackedEntity, rows: int, gone: array[int]) -> Iterator[list[bytes]]:
+        """The lines that the parent lacks; those of it that are not there any more go to `gone`, by their positions."""
+        if not rows:
+            gone.extend(range(before.rows))
+            return
+        passes = passes_for(before.rows)
+        for number in range(passes):
+            known = Known((lines for _, lines in self._lines_of(before)), before.rows, number, passes)
+            for lines in CopyOut(self._connection, lines_of(entity)):
+                self._work.check()
+                yield known.take(lines)
+            if not known.left:
+                continue
+            for at, lines in self._lines_of(before):
+                gone.extend(at + place for place in known.leftover(lines))
+        if passes > 1:
+            gone[:] = array("q", sorted(gone))
+
+    # --- both
+
+    def _lines_of(self, before: BackedEntity) -> Iterator[tuple[int, list[bytes]]]:
+        return numbered_lines(self._parent.rows(before, self._work.check))
+
+    def _write_added(self, number: int, added: Iterable[list[bytes]], count: Callable[[Sequence[bytes]], None]) -> str:
+        stream = self._writer.stream(str(number))
+        for lines in added:
+            if lines:
+                stream.write(b"".join(lines))
+                count(lines)
+        return stream.end()
+
+    def _write_gone(self, number: int, gone: Iterable[int]) -> str:
+        stream = self._writer.stream(f"{number}.gone")
+        for line in encoded_positions(gone):
+            stream.write(line)
+        return stream.end()
+
+    def _sums(self, entity: Entity) -> _Summing:
+        return _Summing(self._work, entity, self._seed)
+
+
+class _Summing:
+    """Reads lines into temp tables of their types, in a session of its own, and sums them there: what is stored is read
+    back as rows, and their fingerprints are the server's. The session begins with the first line."""
+
+    def __init__(self, work: Work, entity: Entity, seed: int) -> None:
+        self._work, self._entity, self._seed = work, entity, seed
+        self._stack = ExitStack()
+        self._connection: Connection | None = None
+        self._sides = (_Side(Temp("added")), _Side(Temp("gone")))
+
+    def __enter__(self) -> _Summing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def added(self, lines: Sequence[bytes]) -> None:
+        self._put(self._sides[0], lines)
+
+    def gone(self, lines: Sequence[bytes]) -> None:
+        self._put(self._sides[1], lines)
+
+    def sums(self) -> tuple[_Sums, _Sums]:
+        """Of the added rows and of the gone ones.
+
+        Raises:
+            DataLoss: BACKUP_INCOMPLETE.
+        """
+        for side in self._sides:
+            if not side.found.rows:
+                continue
+            self._flush(side)
+            columns = [column.name for column in columns_of(self._entity)]
+            rows, side.found.fingerprint = counted(self._open(), side.table, columns, self._seed)
+            if rows != side.found.rows:
+                raise DataLoss(
+                    f"{self._entity.name}: found {rows} rows in {side.found.rows} lines", reason="BACKUP_INCOMPLETE"
+                )
+        return self._sides[0].found, self._sides[1].found
+
+    def _put(self, side: _Side, lines: Sequence[bytes]) -> None:
+        data = b"".join(lines)
+        side.waiting += data
+        side.found.rows += len(lines)
+        side.found.bytes += len(data)
+        if len(side.waiting) >= GATHERED:
+            self._flush(side)
+
+    def _flush(self, side: _Side) -> None:
+        connection = self._open()
+        try:
+            with connection.cursor() as cursor, cursor.copy(sql.SQL("COPY {} FROM STDIN").format(side.table)) as copy:
+                write_copy(copy, bytes(side.waiting))
+        except psycopg.Error as error:
+            if not is_refusal(error):
+                raise
+            raise NoIncrement(f"{self._entity.name}: a value that its type does not read any more") from None
+        side.waiting.clear()
+
+    def _open(self) -> Connection:
+        if self._connection is None:
+            self._connection = self._stack.enter_context(self._work.platform("backup, proving", autocommit=True))
+            columns = [
+                sql.SQL("{} {}").format(sql.Identifier(c.name), sql.SQL(c.storage_type))
+                for c in columns_of(self._entity)
+            ]
+            with temp_tables(self._connection):
+                for side in self._sides:
+                    self._connection.execute(creation(side.table, columns))
+        return self._connection
+
+
+@dataclass
+class _Side:
+    """Lines of one kind on their way into their temp table."""
+
+    table: Temp
+    waiting: bytearray = field(default_factory=bytearray)
+    found: _Sums = field(default_factory=_Sums)
+
+
+def parent_of(parent: Archive, entity: Entity) -> BackedEntity:
+    """The entity as the parent has it.
+
+    Raises:
+        NoIncrement: it has none, or one of another definition.
+    """
+    before = parent.manifest.of_table(entity.schema, entity.table)
+    if before is None:
+        raise NoIncrement(f"{entity.name}: the backup before has none of it")
+    if (before.schema_fingerprint, before.columns) != (entity.definition, columns_of(entity)):
+        raise NoIncrement(f"{entity.name}: its definition is another than in the backup before")
+    return before
+
+
+def _sum_of(before: BackedEntity, change: _Change) -> int:
+    return before.fingerprint - change.gone.fingerprint + change.added.fingerprint
+
+
+def _key_reader(places: Sequence[int]) -> Callable[[bytes], object]:
+    """Gives the key of a line as COPY wrote it, which is one text for one value."""
+    if list(places) == [0]:
+        return lambda line: line.partition(b"\t")[0].rstrip(b"\n")
+    last, pick = max(places) + 1, itemgetter(*places)
+    return lambda line: pick(line.rstrip(b"\n").split(b"\t", last))

@@ -1,0 +1,90 @@
+"""Streams of COPY text as lines: cut at line ends, with some of them taken out or picked, by their positions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from engine.errors import DataLoss
+
+
+def whole_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes, each block ending with a line's end; as COPY ends every row with one, nothing is left over."""
+    rest = b""
+    for block in blocks:
+        end = block.rfind(b"\n") + 1
+        if not end:
+            rest += block
+            continue
+        yield rest + block[:end] if rest else block[:end]
+        rest = block[end:]
+    if rest:
+        yield rest
+
+
+def numbered_lines(blocks: Iterable[bytes]) -> Iterator[tuple[int, list[bytes]]]:
+    """Lines, some MB at once, with the position of the first."""
+    at = 0
+    for block in whole_lines(blocks):
+        lines = block.splitlines(keepends=True)  # COPY escapes every other line end
+        yield at, lines
+        at += len(lines)
+
+
+def without(blocks: Iterable[bytes], gone: Iterator[int]) -> Iterator[bytes]:
+    """The lines whose positions are not among `gone`, which ascend. A block without such a line passes as it is.
+
+    Raises:
+        DataLoss: BACKUP_DAMAGED when there are positions behind the last line.
+    """
+    at, position = 0, next(gone, None)
+    for block in whole_lines(blocks):
+        end = at + block.count(b"\n")
+        if position is None or position >= end:
+            yield block
+        else:
+            lines = block.splitlines(keepends=True)
+            while position is not None and position < end:
+                lines[position - at] = b""
+                position = next(gone, None)
+            yield b"".join(lines)
+        at = end
+    if position is not None:
+        raise DataLoss(
+            f"backup: the row {position} of {at} is said to be gone from the parent", reason="BACKUP_DAMAGED"
+        )
+
+
+def picked(blocks: Iterable[bytes], wanted: Iterable[int]) -> Iterator[list[bytes]]:
+    """The lines at these positions, which ascend, some at once."""
+    positions = iter(wanted)
+    position = next(positions, None)
+    for at, lines in numbered_lines(blocks):
+        found = []
+        while position is not None and position < at + len(lines):
+            found.append(lines[position - at])
+            position = next(positions, None)
+        if found:
+            yield found
+
+
+def encoded_positions(positions: Iterable[int]) -> Iterator[bytes]:
+    """The stream of positions: the distance of each from the one before it, a line each."""
+    before = -1
+    for position in positions:
+        yield b"%d\n" % (position - before)
+        before = position
+
+
+def positions_of(blocks: Iterable[bytes]) -> Iterator[int]:
+    """Positions, ascending.
+
+    Raises:
+        DataLoss: BACKUP_DAMAGED for what is no list of them.
+    """
+    position = -1
+    for _, lines in numbered_lines(blocks):
+        for line in lines:
+            if not line[:-1].isdigit() or (distance := int(line)) < 1:
+                raise DataLoss("backup: its list of gone rows is none", reason="BACKUP_DAMAGED")
+            position += distance
+            yield position
