@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select, true
 from sqlalchemy.orm import Session
 
 from engine.backups.increment import NoIncrement
@@ -47,27 +47,49 @@ def next_link(session: Session, entities: Sequence[str]) -> Link:
     Raises:
         NoIncrement: there is none, or its chain is long or large enough.
     """
-    query = select(BackupRow).where(
-        BackupRow.status.in_(GOOD),
-        BackupRow.trigger_type.not_in(SAFETY),
-        BackupRow.entity_types.contains(list(entities)),
-        BackupRow.entity_types.contained_by(list(entities)),
-    )
-    newest = query.order_by(BackupRow.snapshot_at.desc(), BackupRow.id.desc()).limit(1).with_for_update()
-    parent = session.scalars(newest).one_or_none()
-    if parent is None or parent.artifact_id is None or parent.manifest_sha256 is None:
-        raise NoIncrement("there is no good backup of the same entities")
-    if any(not found["good"] for found in parent.verifications.values()):
-        raise NoIncrement("the newest backup of the same entities was found damaged")
-    chain = ancestors(session, parent)
-    full, links = chain[-1], chain[:-1]
-    if full.parent_id is not None:
-        raise NoIncrement("the chain of the newest backup lacks its beginning")
+    found = _newest(session, BackupRow.entity_types.contained_by(list(entities)), entities)
+    full, links = found[-1], found[:-1]
     if len(links) >= MOST_LINKS:
         raise NoIncrement(f"its chain has {MOST_LINKS} increments")
     if links and sum(row.file_size_bytes for row in links) >= full.file_size_bytes * LARGE:
         raise NoIncrement(f"the increments of its chain have {LARGE:.0%} of the size of its full backup")
-    return Link(parent.id, parent.artifact_id, parent.manifest_sha256, full.id, len(links) + 1)
+    return _behind(found)
+
+
+def leaf_link(session: Session, entities: Sequence[str], chain_id: uuid.UUID | None = None) -> Link:
+    """The same for a backup that will be nobody's parent: of one that holds these entities and perhaps more; with
+    `chain_id` of that chain alone.
+
+    Raises:
+        NoIncrement: there is none.
+    """
+    return _behind(_newest(session, true() if chain_id is None else BackupRow.chain_id == chain_id, entities))
+
+
+def _newest(session: Session, condition: ColumnElement[bool], entities: Sequence[str]) -> list[BackupRow]:
+    """The newest good backup that may be a parent, and what it needs, back to the full one."""
+    query = select(BackupRow).where(
+        BackupRow.status.in_(GOOD),
+        BackupRow.trigger_type.not_in(SAFETY),
+        BackupRow.entity_types.contains(list(entities)),
+        condition,
+    )
+    newest = query.order_by(BackupRow.snapshot_at.desc(), BackupRow.id.desc()).limit(1).with_for_update()
+    parent = session.scalars(newest).one_or_none()
+    if parent is None:
+        raise NoIncrement("there is no good backup of the same entities")
+    if any(not found["good"] for found in parent.verifications.values()):
+        raise NoIncrement("the newest backup of the same entities was found damaged")
+    chain = ancestors(session, parent)
+    if chain[-1].parent_id is not None:
+        raise NoIncrement("the chain of the newest backup lacks its beginning")
+    return chain
+
+
+def _behind(chain: Sequence[BackupRow]) -> Link:
+    parent = chain[0]
+    assert parent.artifact_id is not None and parent.manifest_sha256 is not None, "a good backup is whole"
+    return Link(parent.id, parent.artifact_id, parent.manifest_sha256, chain[-1].id, len(chain))
 
 
 def ancestors(session: Session, row: BackupRow) -> list[BackupRow]:

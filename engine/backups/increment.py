@@ -15,7 +15,7 @@ from psycopg import sql
 from engine.backups.archive import Archive
 from engine.backups.cut import bound, candidate, heaps_of, plain_key
 from engine.backups.known import Known, passes_for
-from engine.backups.lines import encoded_positions, numbered_lines, picked
+from engine.backups.lines import encoded_positions, numbered_lines
 from engine.backups.manifest import BackedEntity, Delta, Proof, columns_of
 from engine.backups.rows import count_stored, counted, lines_of
 from engine.backups.segments import SegmentWriter
@@ -144,18 +144,24 @@ class Comparing:
             return change, rows, total
         gone = array("q")
         with self._sums(entity) as sums:
-            change.sha256 = self._write_added(number, self._added(entity, before, rows, gone), sums.added)
-            all_gone = len(gone) == before.rows  # as after a TRUNCATE: their sums are known
-            for lines in picked(self._parent.rows(before, self._work.check), gone) if gone and not all_gone else ():
-                sums.gone(lines)
+            added = self._added(entity, before, rows, gone, sums.gone)
+            change.sha256 = self._write_added(number, added, sums.added)
             change.gone_sha256 = self._write_gone(number, gone)
             change.added, change.gone = sums.sums()
-        if all_gone:
+        if not rows:
             change.gone = _Sums(before.rows, before.bytes, before.fingerprint)
         return change, rows, total
 
-    def _added(self, entity: Entity, before: BackedEntity, rows: int, gone: array[int]) -> Iterator[list[bytes]]:
-        """The lines that the parent lacks; those of it that are not there any more go to `gone`, by their positions."""
+    def _added(
+        self,
+        entity: Entity,
+        before: BackedEntity,
+        rows: int,
+        gone: array[int],
+        lost: Callable[[Sequence[bytes]], None],
+    ) -> Iterator[list[bytes]]:
+        """The lines that the parent lacks. The positions of those of it that are not there any more go to `gone`, and
+        the lines to `lost`, but where all are, as after a TRUNCATE."""
         if not rows:
             gone.extend(range(before.rows))
             return
@@ -168,7 +174,9 @@ class Comparing:
             if not known.left:
                 continue
             for at, lines in self._lines_of(before):
-                gone.extend(at + place for place in known.leftover(lines))
+                places = list(known.leftover(lines))
+                gone.extend(at + place for place in places)
+                lost([lines[place] for place in places])
         if passes > 1:
             gone[:] = array("q", sorted(gone))
 
@@ -221,12 +229,14 @@ class _Summing:
         """Of the added rows and of the gone ones.
 
         Raises:
-            DataLoss: BACKUP_INCOMPLETE.
+            NoIncrement, DataLoss: BACKUP_INCOMPLETE.
         """
         for side in self._sides:
             if not side.found.rows:
                 continue
             self._flush(side)
+            if side.unread:
+                raise NoIncrement(f"{self._entity.name}: a value that its type does not read any more")
             columns = [column.name for column in columns_of(self._entity)]
             rows, side.found.fingerprint = counted(self._open(), side.table, columns, self._seed)
             if rows != side.found.rows:
@@ -236,6 +246,8 @@ class _Summing:
         return self._sides[0].found, self._sides[1].found
 
     def _put(self, side: _Side, lines: Sequence[bytes]) -> None:
+        if not lines:
+            return
         data = b"".join(lines)
         side.waiting += data
         side.found.rows += len(lines)
@@ -251,7 +263,7 @@ class _Summing:
         except psycopg.Error as error:
             if not is_refusal(error):
                 raise
-            raise NoIncrement(f"{self._entity.name}: a value that its type does not read any more") from None
+            side.unread = True  # told at the end: now the table may be on its way through another COPY
         side.waiting.clear()
 
     def _open(self) -> Connection:
@@ -274,6 +286,7 @@ class _Side:
     table: Temp
     waiting: bytearray = field(default_factory=bytearray)
     found: _Sums = field(default_factory=_Sums)
+    unread: bool = False
 
 
 def parent_of(parent: Archive, entity: Entity) -> BackedEntity:

@@ -54,19 +54,6 @@ def without(blocks: Iterable[bytes], gone: Iterator[int]) -> Iterator[bytes]:
         )
 
 
-def picked(blocks: Iterable[bytes], wanted: Iterable[int]) -> Iterator[list[bytes]]:
-    """The lines at these positions, which ascend, some at once."""
-    positions = iter(wanted)
-    position = next(positions, None)
-    for at, lines in numbered_lines(blocks):
-        found = []
-        while position is not None and position < at + len(lines):
-            found.append(lines[position - at])
-            position = next(positions, None)
-        if found:
-            yield found
-
-
 def encoded_positions(positions: Iterable[int]) -> Iterator[bytes]:
     """The stream of positions: the distance of each from the one before it, a line each."""
     before = -1

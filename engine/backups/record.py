@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
@@ -14,7 +15,7 @@ from sqlalchemy.orm import Session
 from engine.access import CallContext, Caller, caller_of
 from engine.audit import record_change
 from engine.backups.archive import Archive
-from engine.backups.chain import Link, next_link
+from engine.backups.chain import Link, leaf_link, next_link
 from engine.backups.increment import NoIncrement
 from engine.backups.model import SAFETY, Asked, BackupType, Requester, Trigger
 from engine.backups.settings import read_settings
@@ -32,8 +33,12 @@ if TYPE_CHECKING:
 
 S = BackupStatus
 
-Taking = Callable[[Asked, Sequence[bytes]], Archive]
-"""Takes a backup that is asked for, with the control schema's own rows in it: one JSON object a line."""
+Taking = Callable[[Asked, Sequence[bytes], Archive | None, bool], Archive]
+"""Takes a backup that is asked for, with the control schema's own rows in it: one JSON object a line. With a parent an
+increment of it, by content or not."""
+
+Choose = Callable[[Session, Sequence[str]], Link]
+"""Finds the parent of a backup of these entities."""
 
 FULL_INSTEAD = frozenset({"KEY_UNKNOWN", "PLATFORM_NOT_PREPARED", "SCHEMA_INCOMPATIBLE"})
 """Of FailedPrecondition: what stands against an increment, and not against a full backup."""
@@ -94,42 +99,42 @@ def take_recorded(run: JobRun, backup_id: uuid.UUID) -> Archive:
     if (archive := _earlier(run, row.artifact_id)) is not None:
         return archive
     if row.backup_type == BackupType.INCREMENTAL:
-        try:
-            return _take_increment(run, backup_id)
-        except (NoIncrement, DataLoss, NotFound, FailedPrecondition) as error:
-            if isinstance(error, FailedPrecondition) and error.reason not in FULL_INSTEAD:
-                raise
+        return _take_either(run, backup_id, next_link, partial(_take, run))
+    return _take(run, *_begin(run, backup_id, None))
+
+
+def _take(
+    run: JobRun, asked: Asked, settings: Sequence[bytes], parent: Archive | None = None, by_content: bool = False
+) -> Archive:
+    resources = run.resources
+    repository, read_catalog, clock = resources.repository, resources.catalogs.read, resources.clock
+    if parent is None:
+        return take(run, repository, read_catalog, asked, settings, clock)
+    return take_increment(run, repository, read_catalog, asked, settings, clock, parent, by_content=by_content)
+
+
+def _take_either(run: JobRun, backup_id: uuid.UUID, choose: Choose, taking: Taking, *, say: bool = True) -> Archive:
+    """An increment of the backup that is chosen; where that cannot be, a full backup, under another artifact id."""
+    resources = run.resources
+    try:
+        with resources.db.transaction() as session:
+            run.require_hold(session)
+            row = backup_of(session, backup_id, lock=True)
+            link = choose(session, row.entity_types)
+            row.parent_id, row.chain_id = link.parent_id, link.chain_id  # from here on nobody deletes the parent
+        parent = resources.repository.open(link.artifact_id, link.manifest_sha256)
+        parent.require_present(run.check)
+        asked, settings = _begin(run, backup_id, link)
+        return taking(asked, settings, parent, link.by_content(resources.settings.incremental_method))
+    except (NoIncrement, DataLoss, NotFound, FailedPrecondition) as error:
+        if isinstance(error, FailedPrecondition) and error.reason not in FULL_INSTEAD:
+            raise
+        if say:
             run.notice("BACKUP_MADE_FULL", f"a full backup is made: {error}")
-            _earlier(run, _artifact_of(run, backup_id), use=False)
-    resources = run.resources
-    asked, settings = _begin(run, backup_id, None)
-    return take(run, resources.repository, resources.catalogs.read, asked, settings, resources.clock)
-
-
-def _take_increment(run: JobRun, backup_id: uuid.UUID) -> Archive:
-    """Raises:
-    NoIncrement: there is no parent for it, or what changed cannot be told; DataLoss, NotFound, FailedPrecondition:
-    the parent cannot be read.
-    """
-    resources = run.resources
     with resources.db.transaction() as session:
-        run.require_hold(session)
-        link = next_link(session, backup_of(session, backup_id).entity_types)
-        row = backup_of(session, backup_id, lock=True)
-        row.parent_id, row.chain_id = link.parent_id, link.chain_id  # from here on nobody deletes the parent
-    parent = resources.repository.open(link.artifact_id, link.manifest_sha256)
-    parent.require_present(run.check)
-    asked, settings = _begin(run, backup_id, link)
-    return take_increment(
-        run,
-        resources.repository,
-        resources.catalogs.read,
-        asked,
-        settings,
-        resources.clock,
-        parent,
-        by_content=link.by_content(resources.settings.incremental_method),
-    )
+        stray = backup_of(session, backup_id).artifact_id
+    _earlier(run, stray, use=False)
+    return taking(*_begin(run, backup_id, None), None, False)
 
 
 def _begin(run: JobRun, backup_id: uuid.UUID, link: Link | None) -> tuple[Asked, Sequence[bytes]]:
@@ -157,11 +162,6 @@ def _earlier(run: JobRun, artifact_id: uuid.UUID | None, *, use: bool = True) ->
     return None
 
 
-def _artifact_of(run: JobRun, backup_id: uuid.UUID) -> uuid.UUID | None:
-    with run.resources.db.transaction() as session:
-        return backup_of(session, backup_id).artifact_id
-
-
 def _asked(row: BackupRow, artifact_id: uuid.UUID, caller: Caller) -> Asked:
     return Asked(
         backup_id=row.id,
@@ -175,10 +175,14 @@ def _asked(row: BackupRow, artifact_id: uuid.UUID, caller: Caller) -> Asked:
 
 
 def take_before(
-    run: JobRun, trigger: Trigger, entities: Sequence[str], taking: Taking | None = None
+    run: JobRun,
+    trigger: Trigger,
+    entities: Sequence[str],
+    taking: Taking | None = None,
+    chain_id: uuid.UUID | None = None,
 ) -> tuple[BackupRow, Archive]:
-    """A backup as a step of an import's or a restore's own job: taken now, complete when this returns. `taking` takes
-    it where the caller's own session must.
+    """A backup as a step of an import's or a restore's own job: taken now, complete when this returns; an increment of
+    what there is of these entities, or of this chain. `taking` takes it where the caller's own session must.
 
     Raises: as `take`; then the record says FAILED, or CANCELLED, and the caller must not go on.
     """
@@ -190,15 +194,11 @@ def take_before(
             fail(stale, LOST, now)
         caller = caller_of_job(session, run.job, now)
         row = new_backup(caller, trigger, entities, "", now, job_id=run.job.id)
-        row.artifact_id = uuid.uuid4()
         session.add(row)
         record_change(session, caller, "backups.create", "backups", row.id, now)
-        asked, settings = _asked(row, row.artifact_id, caller), read_settings(session)
+    choose = partial(leaf_link, chain_id=chain_id)
     try:
-        if taking is not None:
-            archive = taking(asked, settings)
-        else:
-            archive = take(run, resources.repository, resources.catalogs.read, asked, settings, resources.clock)
+        archive = _take_either(run, row.id, choose, taking or partial(_take, run), say=False)
     except BaseException as error:
         _end(run, row.id, error)
         raise

@@ -90,7 +90,10 @@ def take_increment(
     taking = _Taking(work, repository, asked, settings, clock, parent.manifest.seed)
     with work.platform("backup", autocommit=True, **PATIENT) as connection:
         entities = entities_of(read_catalog(connection), asked.entities)
-        read = taking.since(connection, read_catalog, entities, parent, by_content=by_content)
+        with one_moment(connection):
+            lock_shared(connection, entities)
+            catalog = require_unchanged(read_catalog(connection), entities)
+            read = taking.since(connection, catalog, entities, parent, by_content=by_content)
     return taking.publish(read, parent)
 
 
@@ -103,17 +106,24 @@ def take_held(
     settings: Sequence[bytes],
     clock: Clock,
     seed: int,
+    parent: Archive | None = None,
+    *,
+    by_content: bool = False,
 ) -> Archive:
     """The same in the one session that holds the tables' locks, for who stops everybody else before a restore: nobody
-    can write, so that each statement sees the same rows.
+    can write, so that each statement sees the same rows. With a parent, whose seed must be `seed`, an increment.
 
-    Raises: as `take`.
+    Raises: as `take`, and as `take_increment`.
     """
     taking = _Taking(work, repository, asked, settings, clock, seed)
+    entities = entities_of(catalog, asked.entities)
     # a savepoint: what is set for it is as before afterwards
     with connection.transaction(force_rollback=True):
-        read = taking.under_locks(connection, catalog, entities_of(catalog, asked.entities))
-    return taking.publish(read)
+        if parent is None:
+            read = taking.under_locks(connection, catalog, entities)
+        else:
+            read = taking.since(connection, catalog, entities, parent, by_content=by_content)
+    return taking.publish(read, parent)
 
 
 @dataclass(frozen=True)
@@ -155,38 +165,35 @@ class _Taking:
     def since(
         self,
         connection: Connection,
-        read_catalog: ReadCatalog,
+        catalog: Catalog,
         entities: Sequence[Entity],
         parent: Archive,
         *,
         by_content: bool,
     ) -> _Read:
-        """What has changed of each entity since the parent, in one session whose transaction sees one moment."""
-        with one_moment(connection):
-            lock_shared(connection, entities)
-            snapshot_at = self.clock()
-            catalog = require_unchanged(read_catalog(connection), entities)
-            since = seen(connection)
-            database, lacking = database_of(connection), not_covered(connection, catalog)
-            before = parent.manifest.database
-            if any(database[name] != before.get(name) for name in ("encoding", "name")):
-                raise NoIncrement("the backup before is of another database")
-            if database["system_identifier"] != before.get("system_identifier"):
-                by_content = True
-            read_by_no_index(connection)
-            self.work.stage("BACKUP", rows=sum(entity.estimated_rows for entity in entities))
-            with self.repository.writer(self.asked.artifact_id) as writer:
-                comparing = Comparing(self.work, connection, parent, writer, by_content=by_content)
-                backed: list[BackedEntity] = []
-                for number, entity in enumerate(entities):
-                    delta, rows, size, total, sha256 = comparing.delta(entity, number)
-                    found = self._backed(connection, entity, rows, size, sha256, total)
-                    backed.append(replace(found, delta=delta))
-                    self.work.progress(rows=sum(e.rows for e in backed))
-                own = self._own(writer)
-                writer.end()
-            fault("backups.written")
-            return _Read(snapshot_at, database, lacking, backed, own, writer, durable(connection, since))
+        """What has changed of each entity since the parent, in a transaction in which every statement sees the same
+        rows."""
+        snapshot_at, found = self.clock(), seen(connection)
+        database, lacking = database_of(connection), not_covered(connection, catalog)
+        if parent.manifest.seed != self.seed:
+            raise NoIncrement("the backup before has fingerprints of another seed")
+        before = parent.manifest.database
+        if any(database[name] != before.get(name) for name in ("encoding", "name")):
+            raise NoIncrement("the backup before is of another database")
+        by_content = by_content or database["system_identifier"] != before.get("system_identifier")
+        read_by_no_index(connection)
+        self.work.stage("BACKUP", rows=sum(entity.estimated_rows for entity in entities))
+        with self.repository.writer(self.asked.artifact_id) as writer:
+            comparing = Comparing(self.work, connection, parent, writer, by_content=by_content)
+            backed: list[BackedEntity] = []
+            for number, entity in enumerate(entities):
+                delta, rows, size, total, sha256 = comparing.delta(entity, number)
+                backed.append(replace(self._backed(connection, entity, rows, size, sha256, total), delta=delta))
+                self.work.progress(rows=sum(e.rows for e in backed))
+            own = self._own(writer)
+            writer.end()
+        fault("backups.written")
+        return _Read(snapshot_at, database, lacking, backed, own, writer, durable(connection, found))
 
     def under_locks(
         self,

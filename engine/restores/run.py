@@ -135,24 +135,38 @@ class RestoreHandler:
 
     def _effect(self, run: JobRun, row: RestoreRow) -> dict[str, Any]:
         assert row.plan is not None
+        archive = _archive(run, row)
         restore = RestoreTransaction(
             run,
             run.resources.catalogs.read,
-            _archive(run, row),
+            archive,
             row.entity_types,
             _renames(row),
             confirmed_of(row.plan, row.confirmed_losses or 0),
         )
         restore.gate()
+        chain_id = archive.chain[0].manifest.backup_id
 
         def back_up(
             connection: Connection, catalog: Catalog, entities: Sequence[str], seed: int
         ) -> tuple[uuid.UUID, Manifest]:
-            def taking(asked: Asked, settings: Sequence[bytes]) -> Archive:
+            def taking(asked: Asked, settings: Sequence[bytes], parent: Archive | None, by_content: bool) -> Archive:
                 clock, repository = run.resources.clock, run.resources.repository
-                return take_held(run, connection, repository, catalog, asked, settings, clock, seed)
+                return take_held(
+                    run,
+                    connection,
+                    repository,
+                    catalog,
+                    asked,
+                    settings,
+                    clock,
+                    seed,
+                    parent,
+                    by_content=by_content,
+                )
 
-            backup, archive = take_before(run, Trigger.PRE_RESTORE, entities, taking)
+            # of the same chain, whose fingerprints have the same seed as the plan's
+            backup, archive = take_before(run, Trigger.PRE_RESTORE, entities, taking, chain_id)
             with run.resources.db.transaction() as session:
                 run.require_hold(session)
                 _restore(session, run.job).pre_restore_backup_id = backup.id
