@@ -32,6 +32,7 @@ CHUNK = 1_048_576 + 16
 HEADER = 112
 LARGEST = HEADER + 8 * CHUNK
 FORMAT = 1
+INCREMENT = 2
 
 
 class Damaged(Exception):
@@ -98,6 +99,14 @@ def unpack(frame: bytes, most: int) -> bytes:
         raise Damaged("a frame cannot be decompressed") from None
 
 
+def whole_lines(blocks: Iterator[bytes]) -> Iterator[list[bytes]]:
+    """The lines of a stream, some at once; COPY escapes every line end but its own."""
+    rest = b""
+    for block in blocks:
+        *lines, rest = (rest + block).split(b"\n")
+        yield [line + b"\n" for line in lines]
+
+
 class Backup:
     """One backup: its manifest and its streams."""
 
@@ -114,12 +123,23 @@ class Backup:
             raise Damaged("the keys object is none") from None
         self.text = unpack(frame, 1 << 30)
         self.manifest: dict[str, Any] = json.loads(self.text)
-        if self.manifest["format"] != FORMAT:
-            raise Damaged(f"the manifest has format {self.manifest['format']}, expected {FORMAT}")
+        if self.manifest["format"] not in (FORMAT, INCREMENT):
+            raise Damaged(f"the manifest has format {self.manifest['format']}, expected {FORMAT} or {INCREMENT}")
         if self.manifest["artifact_id"] != str(artifact):
             raise Damaged("the manifest is another backup's")
         if len(self.manifest["segments"]) != len(self.wraps["SEGMENT"]):
             raise Damaged("the manifest and the keys do not belong together")
+        self.parent = self._open_parent() if self.manifest["format"] == INCREMENT else None
+
+    def _open_parent(self) -> Backup:
+        """What this one is an increment of: section 6."""
+        named = self.manifest["parent"]
+        if not (self.folder / "manifests" / UUID(named["artifact_id"]).hex / "0").exists():
+            raise Damaged(f"its parent, the backup {named['backup_id']}, is not there")
+        parent = open_backup(self.folder, self.ring, UUID(named["artifact_id"]))
+        if hashlib.sha256(parent.text).hexdigest() != named["checksum"]:
+            raise Damaged(f"its parent, the backup {named['backup_id']}, is not the one that it names")
+        return parent
 
     def unwraps(self) -> bool:
         """Whether the keys of all its parts can be had."""
@@ -141,10 +161,11 @@ class Backup:
         return open_part(stored, data_key, self.artifact, kind, number)
 
     def missing(self) -> int:
-        """How many segments are not there with their length."""
+        """How many segments of the chain are not there with their length."""
         folder = self.folder / "segments" / self.artifact.hex
         sizes = {path.name: path.stat().st_size for path in folder.glob("*")}
-        return sum(sizes.get(segment["name"]) != segment["stored"] for segment in self.manifest["segments"])
+        own = sum(sizes.get(segment["name"]) != segment["stored"] for segment in self.manifest["segments"])
+        return own + (self.parent.missing() if self.parent is not None else 0)
 
     def stream(self, name: str, expected: dict[str, Any]) -> Iterator[bytes]:
         """The blocks of one stream; raises Damaged at its end if it is not what the manifest says."""
@@ -171,7 +192,37 @@ class Backup:
         if entity not in names:
             raise SystemExit(f"the backup has no entity {entity!r}, but {', '.join(names)}")
         number = names.index(entity)
-        return self.stream(str(number), self.manifest["entities"][number])
+        described = self.manifest["entities"][number]
+        if self.parent is None:
+            return self.stream(str(number), described)
+        return self._merged(number, described, self.parent)
+
+    def _merged(self, number: int, described: dict[str, Any], parent: Backup) -> Iterator[bytes]:
+        """The parent's rows without those that are gone, then the increment's own: section 6."""
+        delta, rows = described["delta"], 0
+        gone = set(self._gone(number, delta))
+        table = described["schema"], described["table"]
+        before = next(e for e in parent.manifest["entities"] if (e["schema"], e["table"]) == table)
+        if gone and max(gone) >= before["rows"]:
+            raise Damaged(f"a row is gone that the parent of {described['entity']} does not have")
+        at = 0
+        for lines in whole_lines(parent.rows(before["entity"])):
+            kept = [line for place, line in enumerate(lines, at) if place not in gone]
+            at, rows = at + len(lines), rows + len(kept)
+            yield b"".join(kept)
+        for block in self.stream(str(number), {"rows": delta["rows"], "sha256": described["sha256"]}):
+            rows += block.count(b"\n")
+            yield block
+        if rows != described["rows"]:
+            raise Damaged(f"{described['entity']} has {rows} rows in the chain, expected {described['rows']}")
+
+    def _gone(self, number: int, delta: dict[str, Any]) -> Iterator[int]:
+        """Positions, from the distances between them."""
+        position, expected = -1, {"rows": delta["gone"], "sha256": delta["gone_sha256"]}
+        for lines in whole_lines(self.stream(f"{number}.gone", expected)):
+            for line in lines:
+                position += int(line)
+                yield position
 
     def line(self) -> str:
         """What a list shows of it."""

@@ -147,6 +147,8 @@ def record_of(found: Found) -> dict[str, Any]:
         record |= {
             "backup_id": str(manifest.backup_id),
             "name": manifest.name,
+            "backup_type": manifest.backup_type,
+            "parent_backup_id": str(manifest.parent.backup_id) if manifest.parent is not None else "",
             "trigger_type": manifest.trigger_type,
             "snapshot_at": manifest.snapshot_at.isoformat(),
             "entities": len(manifest.entities),
@@ -158,13 +160,17 @@ def record_of(found: Found) -> dict[str, Any]:
 
 def lines_of(found: list[Found]) -> Iterator[str]:
     """A list for people."""
-    yield f"{'backup':<36}  {'trigger':<11}  {'snapshot, UTC':<16}  {'entities':>8}  {'rows':>13}  {'size':>9}  name"
+    yield (
+        f"{'backup':<36}  {'type':<11}  {'trigger':<11}  {'snapshot, UTC':<16}  {'entities':>8}  {'rows':>13}"
+        f"  {'size':>9}  name"
+    )
     for one in found:
         if one.archive is not None:
             manifest = one.archive.manifest
             yield (
-                f"{manifest.backup_id}  {manifest.trigger_type:<11}  {manifest.snapshot_at:%Y-%m-%d %H:%M}"
-                f"  {len(manifest.entities):>8,}  {sum(e.rows for e in manifest.entities):>13,}"
+                f"{manifest.backup_id}  {manifest.backup_type:<11}  {manifest.trigger_type:<11}"
+                f"  {manifest.snapshot_at:%Y-%m-%d %H:%M}  {len(manifest.entities):>8,}"
+                f"  {sum(e.rows for e in manifest.entities):>13,}"
                 f"  {size(manifest.stored_bytes):>9}  {manifest.name}"
             )
         if one.error is not None:
@@ -205,6 +211,8 @@ def _head(manifest: Manifest, checksum: bytes) -> Iterator[str]:
     yield f"name        {manifest.name}"
     yield f"trigger     {manifest.trigger_type}, asked for {manifest.created_at:%Y-%m-%d %H:%M:%S} UTC"
     yield f"            by {by.get('issuer', '')} {by.get('subject', '')} ({by.get('principal_id', '')})"
+    if manifest.parent is not None:
+        yield f"parent      {manifest.parent.backup_id}"
     yield f"rows of     {manifest.snapshot_at:%Y-%m-%d %H:%M:%S} UTC"
     yield (
         f"database    {database.get('name', '')}, PostgreSQL {int(database.get('server_version', '0')) // 10000},"

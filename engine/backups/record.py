@@ -71,6 +71,7 @@ def new_backup(
         job_id=job_id,
         chain_id=backup_id,
         file_size_bytes=0,
+        total_size_bytes=0,
         entities=[],
         not_covered=[],
         verifications={},
@@ -231,6 +232,7 @@ def describe(row: BackupRow, archive: Archive) -> None:
     row.backup_type = manifest.backup_type
     row.parent_id = manifest.parent.backup_id if manifest.parent is not None else None
     row.chain_id = archive.chain[0].manifest.backup_id
+    row.total_size_bytes = sum(link.manifest.stored_bytes for link in archive.chain)
     row.snapshot_at, row.file_size_bytes = manifest.snapshot_at, manifest.stored_bytes
     row.entity_types = [entity.entity for entity in manifest.entities]
     row.entities = [

@@ -49,6 +49,7 @@ def backup(row: BackupRow, principals: Mapping[uuid.UUID, PrincipalRow]) -> back
         context=call_context(row.principal_id, row.context, principals.get(row.principal_id)),
         schedule_id=str(row.schedule_id or ""),
         updated_at=timestamp(row.updated_at),
+        total_size_bytes=row.total_size_bytes,
     )
 
 

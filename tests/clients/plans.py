@@ -69,6 +69,8 @@ def make_backup(world: World) -> backups_pb2.Backup:
         trigger_type=backups_pb2.TRIGGER_TYPE_MANUAL,
         status=backups_pb2.BACKUP_STATUS_COMPLETED,
         file_size_bytes=4200,
+        total_size_bytes=9200,
+        freeable_size_bytes=4200,
         checksum="ab" * 32,
         held=True,
         job_id=JOB_ID,

@@ -23,6 +23,7 @@ type         FULL
 trigger      MANUAL
 rows         1,502
 size         4.2 kB
+frees        4.2 kB
 checksum     {"ab" * 32}
 snapshot     2026-11-26T03:00:01Z
 expires      2027-02-24 03:00 UTC
@@ -59,6 +60,7 @@ def test_a_backup_is_made_followed_and_shown(world: World, capsys):
     assert isinstance(request, backups_pb2.CreateBackupRequest)
     assert (list(request.entity_types), request.name, request.hold) == (["users", "tokens"], "before the weekend", True)
     assert (request.reason, len(request.request_id)) == ("to be safe", 36)
+    assert request.backup_type == backups_pb2.BACKUP_TYPE_FULL
 
 
 def test_everything_is_backed_up_only_if_that_is_said(world: World, capsys):
@@ -67,7 +69,10 @@ def test_everything_is_backed_up_only_if_that_is_said(world: World, capsys):
     assert "ENTITY and --all: found both" in capsys.readouterr().err
     assert not world.started
 
-    assert main(["backup", "create", "--all", "-q", "-o", "json"]) == 0
+    assert main(["backup", "create", "--all", "--incremental", "-q", "-o", "json"]) == 0
+    (request,) = world.started
+    assert isinstance(request, backups_pb2.CreateBackupRequest)
+    assert request.backup_type == backups_pb2.BACKUP_TYPE_INCREMENTAL
     captured = capsys.readouterr()
     assert captured.err == ""
     found = json.loads(captured.out)

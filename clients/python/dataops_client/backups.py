@@ -22,13 +22,15 @@ class BackupCalls(ImportCalls):
         self,
         entities: Sequence[str] = (),
         *,
+        incremental: bool = False,
         name: str = "",
         hold: bool = False,
         reason: str = "",
         wait: bool = True,
         on_event: OnEvent = no_event,
     ) -> backups_pb2.Backup:
-        """Back up the entities or groups, everything if none is named, and return the complete backup.
+        """Back up the entities or groups, everything if none is named, and return the complete backup; `incremental`
+        only what changed since the newest backup of the same entities, if there is one that it can go by.
 
         Without `wait` the backup as it was recorded: its job goes on.
 
@@ -36,7 +38,12 @@ class BackupCalls(ImportCalls):
             JobFailed: there is no backup; the reason says why.
         """
         request = backups_pb2.CreateBackupRequest(
-            request_id=str(uuid.uuid4()), entity_types=entities, name=name, hold=hold, reason=reason
+            request_id=str(uuid.uuid4()),
+            backup_type=backups_pb2.BACKUP_TYPE_INCREMENTAL if incremental else backups_pb2.BACKUP_TYPE_FULL,
+            entity_types=entities,
+            name=name,
+            hold=hold,
+            reason=reason,
         )
         with typed_errors():
             recorded = self.backups.CreateBackup(request).backup

@@ -6,7 +6,7 @@ import uuid
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Index
+from sqlalchemy import CheckConstraint, Index, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -45,6 +45,9 @@ class BackupRow(Model):
     """In the names of its objects. Set before the first is written, NULL when the last is deleted."""
     manifest_sha256: Mapped[bytes | None]
     file_size_bytes: Mapped[int] = mapped_column(default=0)
+    """Of its own segments."""
+    total_size_bytes: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    """Of its own and of those of the backups that it is an increment of."""
     entities: Mapped[list[Any]] = mapped_column(JSONB, default=list)
     """`{entity, rows, size_bytes}` of each, once it is complete."""
     not_covered: Mapped[list[Any]] = mapped_column(JSONB, default=list)

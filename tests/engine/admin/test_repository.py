@@ -304,10 +304,13 @@ def test_every_whole_backup_gets_its_record_again(site: Site, disaster: Callable
         row = found.pop(before.id)
         for name in ("status", "trigger_type", "name", "artifact_id", "manifest_sha256", "file_size_bytes"):
             assert getattr(row, name) == getattr(before, name), name
+        for name in ("backup_type", "parent_id", "chain_id", "total_size_bytes"):
+            assert getattr(row, name) == getattr(before, name), name
         for name in ("entities", "entity_types", "not_covered", "created_at", "snapshot_at", "principal_id"):
             assert getattr(row, name) == getattr(before, name), name
         Backups(after.world.resources).archive(row).require_present()
     assert found == {}
+    assert [row.backup_type for row in records(after.world)] == ["FULL", "FULL", "INCREMENTAL"]
     assert {first.id, second.id} <= {uuid.UUID(event.resource_id) for event in after.audits("backups.create")}
 
 

@@ -15,6 +15,7 @@ from engine.db.models import BackupRow
 from engine.errors import DataLoss, FailedPrecondition
 from engine.imports.apply import Applier
 from tests.engine.backups.bench import copied, read_all, records
+from tests.engine.backups.kit import back_up
 from tests.world import World
 
 THINGS = "CREATE TABLE public.things (id int PRIMARY KEY, note text); INSERT INTO public.things VALUES (1, 'before')"
@@ -37,6 +38,27 @@ def test_an_import_is_preceded_by_a_backup_of_what_it_writes(things: World) -> N
     assert backup.expires_at is not None
     assert read_all(Backups(things.resources).archive(backup))["things"] == before
     assert "NOT_BACKED_UP" not in str(row.report)
+
+
+def test_where_a_backup_holds_the_entity_an_increment_of_it_is_enough(made: Callable[..., World]) -> None:
+    world = made(THINGS + "; CREATE TABLE public.more (id int)")
+    full = back_up(world)
+    world.sql("UPDATE public.things SET note = 'since' WHERE id = 1")
+    before = copied(world, "TABLE public.things")
+    world.load("things", FILE, import_type="UPSERT")
+    world.load("things", b"id,note\n3,newer\n", import_type="UPSERT")
+
+    _, first, second = records(world)
+    for backup in (first, second):
+        assert (backup.backup_type, backup.trigger_type, backup.entity_types) == (
+            "INCREMENTAL",
+            "PRE_IMPORT",
+            ["things"],
+        )
+        assert (backup.parent_id, backup.chain_id) == (full.id, full.id), "one before an import is nobody's parent"
+    archive = Backups(world.resources).archive(first)
+    assert read_all(archive)["things"] == before
+    assert first.total_size_bytes == first.file_size_bytes + full.file_size_bytes
 
 
 def test_rows_that_foreign_keys_will_change_are_in_it_too(made: Callable[..., World]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from engine.backups.model import BackupRequest
+from engine.backups.model import BackupRequest, BackupType
 from engine.backups.repository import Repository
 from engine.backups.service import Backups
 from engine.crypto.keyring import KeyRing
@@ -44,9 +44,10 @@ class Site:
         self.key_file = folder / "ring"
         self.key_file.write_text(world.resources.settings.keys)
 
-    def backup(self, *entities: str) -> BackupRow:
+    def backup(self, *entities: str, kind: BackupType = BackupType.FULL) -> BackupRow:
         backups = Backups(self.world.resources)
-        row = backups.create(self.world.caller, BackupRequest(entities), *self.world.request())
+        request = BackupRequest(entities, backup_type=kind)
+        row = backups.create(self.world.caller, request, *self.world.request())
         self.world.work()
         row = backups.get(self.world.caller, row.id)
         assert row.status == "COMPLETED", row.error
@@ -85,6 +86,37 @@ def test_rows_are_those_of_psqls_copy(site: Site) -> None:
     assert (shown.returncode, shown.stderr) == (0, b"")
     assert shown.stdout == site.psql("SELECT * FROM public.things ORDER BY id")
     assert site.read("--entity", "empty").stdout == b""
+
+
+def test_rows_of_a_chain_are_those_of_now(site: Site) -> None:
+    site.backup()
+    for change in (
+        "UPDATE public.things SET note = 'first' WHERE id % 1000 = 1; DELETE FROM public.things WHERE id > 19990",
+        "UPDATE public.things SET note = 'second' WHERE id IN (1, 5); INSERT INTO public.things VALUES (0, NULL)",
+        "DELETE FROM public.things WHERE id IN (0, 1, 2)",
+    ):
+        site.world.sql(change)
+        row = site.backup(kind=BackupType.INCREMENTAL)
+        assert row.backup_type == "INCREMENTAL"
+
+        shown = site.read("--entity", "things", "--backup", str(row.id))
+        assert (shown.returncode, shown.stderr) == (0, b"")
+        assert sorted(shown.stdout.splitlines()) == sorted(site.psql("TABLE public.things").splitlines())
+
+    (site.artifacts / "manifests" / artifact(site.backup()).hex / "0").unlink()
+    assert site.read("--entity", "things", "--backup", str(row.id)).returncode == 0, (
+        "another full one is not its parent"
+    )
+    chain = Backups(site.world.resources).archive(row).chain
+    (site.artifacts / "manifests" / chain[1].manifest.artifact_id.hex / "0").unlink()
+    lacking = site.read()
+    assert lacking.returncode == 1
+    assert b"its parent, the backup" in lacking.stderr
+
+
+def artifact(row: BackupRow) -> uuid.UUID:
+    assert row.artifact_id is not None
+    return row.artifact_id
 
 
 def test_every_type_reads_as_psqls_copy_gives_it(made: Callable[..., World], empty_dsn: str, tmp_path: Path) -> None:

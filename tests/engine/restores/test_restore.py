@@ -280,7 +280,8 @@ def test_what_was_there_before_is_in_the_backup_taken_under_the_locks(made):
     assert done.status == "COMPLETED", done.error
     assert world.sql("SELECT name FROM public.parents WHERE id = 1") == [("p1",)]
     before = next(b for b in backups(world) if b.id == done.pre_restore_backup_id)
-    assert before.trigger_type == "PRE_RESTORE"
+    assert (before.trigger_type, before.backup_type) == ("PRE_RESTORE", "INCREMENTAL")
+    assert (before.parent_id, before.chain_id) == (backup.id, backup.id), "one row, not every row, under the locks"
     restore(world, before)
     assert world.sql("SELECT name FROM public.parents WHERE id = 1") == [("at the last moment",)]
 

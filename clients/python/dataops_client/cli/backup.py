@@ -52,6 +52,9 @@ def create(
     context: typer.Context,
     entities: EntitiesArgument = None,
     everything: Annotated[bool, typer.Option("--all", help="Every entity.")] = False,
+    incremental: Annotated[
+        bool, typer.Option("--incremental", help="Only what changed since the newest backup of the same entities.")
+    ] = False,
     name: Annotated[str, typer.Option(help="A name for people; made from entities and time if not given.")] = "",
     hold: Annotated[bool, typer.Option("--hold", help="Keep it until it is released.")] = False,
     reason: ReasonOption = "",
@@ -63,7 +66,7 @@ def create(
     wanted = chosen_entities(entities, everything=everything)
     settings: Settings = context.obj
     with settings.connect() as client, on_course("nothing was started") as course:
-        begun = client.create_backup(wanted, name=name, hold=hold, reason=reason, wait=False)
+        begun = client.create_backup(wanted, incremental=incremental, name=name, hold=hold, reason=reason, wait=False)
         course.words = (
             f"the backup goes on: dataops jobs watch {begun.job_id} follows it, "
             f"dataops jobs cancel {begun.job_id} stops it"

@@ -21,11 +21,12 @@ _NAMED = 3
 def show_backups(found: Iterable[backups_pb2.Backup]) -> None:
     """Backups, one a line."""
     out.table(
-        ("backup", "name", "trigger", "status", "entities", "rows", "size", "proven", "held", "created"),
+        ("backup", "name", "type", "trigger", "status", "entities", "rows", "size", "proven", "held", "created"),
         (
             (
                 b.backup_id,
                 b.name,
+                enum_word(b, "backup_type"),
                 enum_word(b, "trigger_type"),
                 enum_word(b, "status"),
                 _named([e.entity for e in b.entities]),
@@ -51,6 +52,10 @@ def show_backup(backup: backups_pb2.Backup) -> None:
             ("trigger", enum_word(backup, "trigger_type")),
             ("rows", f"{sum(e.rows for e in backup.entities):,}"),
             ("size", out.size(backup.file_size_bytes)),
+            ("total size", out.size(backup.total_size_bytes) if backup.parent_backup_id else ""),
+            ("frees", out.size(backup.freeable_size_bytes)),
+            ("parent", backup.parent_backup_id),
+            ("chain", backup.chain_backup_id if backup.parent_backup_id else ""),
             ("checksum", backup.checksum),
             ("snapshot", backup.snapshot_at.ToJsonString() if backup.HasField("snapshot_at") else ""),
             ("restored", minute(backup.restored_at)),

@@ -134,6 +134,11 @@ def upgrade() -> None:
         schema="dataops",
         postgresql_where=sa.text("state = 'PENDING'"),
     )
+    op.add_column(
+        "backups",
+        sa.Column("total_size_bytes", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        schema="dataops",
+    )
     op.add_column("backups", sa.Column("retention_seconds", sa.Double(), nullable=True), schema="dataops")
     op.add_column("imports", sa.Column("approval_needed", sa.Boolean(), nullable=True), schema="dataops")
     op.add_column("imports", sa.Column("approved_by", sa.UUID(), nullable=True), schema="dataops")
@@ -142,6 +147,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_column("backups", "retention_seconds", schema="dataops")
+    op.drop_column("backups", "total_size_bytes", schema="dataops")
     for column in ("approved_digest", "approved_by", "approval_needed"):
         op.drop_column("imports", column, schema="dataops")
     for table in ("webhook_deliveries", "webhooks", "schedule_runs", "schedules"):
