@@ -16,9 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 
-from dataops.v1 import common_pb2, imports_pb2, jobs_pb2
+from dataops.v1 import backups_pb2, common_pb2, imports_pb2, jobs_pb2
 from dataops_client.client import DataOps
 
+from engine.backups.chain import CONTENT_EVERY
 from examples.platform import generate
 from examples.platform.users_csv import CSV_COLUMNS, write_users_csv
 from examples.stack.servers import PostgresServer, ValkeyServer
@@ -100,6 +101,7 @@ class Bench:
             self._import(client, base)
             if base == "filled":
                 self._back_up_and_restore(client)
+                self._increments(client, dsn)
                 for name, file_format in (("csv", common_pb2.FILE_FORMAT_CSV), ("json", common_pb2.FILE_FORMAT_JSON)):
                     out = self.folder / f"ours.{name}"
                     with self._timed(f"export_{name}", ours=True):
@@ -140,6 +142,27 @@ class Bench:
         self.results.note("restore", seconds - taken, ours=True)
         self.results.note("pre_restore_backup", taken, ours=True)
         stages.print()
+
+    def _increments(self, client: DataOps, dsn: str) -> None:
+        """Increments of one full backup: with nothing changed, and with 1 % of the rows changed at random."""
+        self._checkpoint()
+        began = monotonic()
+        full = client.create_backup(["users"])
+        seconds = monotonic() - began
+        for link in range(1, CONTENT_EVERY + 1):
+            name = {1: "increment_candidates", CONTENT_EVERY: "increment_content"}.get(link)
+            if name is None:
+                client.create_backup(["users"], incremental=True)
+                continue
+            self.results.note(name, seconds, ours=False)
+            with self._timed(name, ours=True):
+                client.create_backup(["users"], incremental=True)
+        self._psql(dsn, "UPDATE public.users SET phone = md5(id::text) WHERE hashtext(id::text) % 100 = 0")
+        changed = client.create_backup(["users"], incremental=True)
+        if changed.backup_type != backups_pb2.BACKUP_TYPE_INCREMENTAL:
+            raise RuntimeError("a full backup was made where an increment was measured")
+        self.results.note("increment_size", full.file_size_bytes / 1e6, ours=False)
+        self.results.note("increment_size", changed.file_size_bytes / 1e6, ours=True)
 
     def _checkpoint(self) -> None:
         with self.postgres.connect() as connection:

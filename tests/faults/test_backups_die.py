@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.backups.model import BackupRequest
+from engine.backups.model import BackupRequest, BackupType
 from engine.backups.service import Backups
 from engine.backups.sweep import BackupSweeper
 from engine.db.models import BackupRow
@@ -55,6 +55,26 @@ def assert_the_one(world: World, backup_id: uuid.UUID) -> None:
     archive.require_present()
     assert b"".join(archive.rows(archive.manifest.entities[0])).count(b"\n") == 1000
     assert artifacts(world) == {archive.manifest.artifact_id.hex}
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_in_mid_increment_the_next_attempt_makes_it(point: str, things: World, start_worker: Start) -> None:
+    full = begin(things)
+    things.work()
+    things.sql("UPDATE public.things SET note = 'since' WHERE id > -10")
+    worker = start_worker(things.resources.settings, kill=point)
+    request = BackupRequest(("things",), backup_type=BackupType.INCREMENTAL)
+    row = Backups(things.resources).create(things.caller, request, *things.request())
+    assert worker.wait() == -signal.SIGKILL
+
+    take_over(things, row.job_id)
+
+    row = Backups(things.resources).get(things.caller, row.id)
+    assert (row.status, row.backup_type, row.parent_id) == ("COMPLETED", "INCREMENTAL", full.id)
+    archive = Backups(things.resources).archive(row)
+    archive.require_present()
+    assert b"".join(archive.rows(archive.manifest.entities[0])).count(b"\tsince\n") == 9
+    assert artifacts(things) == {link.manifest.artifact_id.hex for link in archive.chain}
 
 
 @pytest.mark.parametrize("point", POINTS)
