@@ -78,22 +78,31 @@ def candidate(xmin: int) -> sql.Composed:
     return sql.SQL("age(r.xmin) BETWEEN 0 AND age({}::xid)").format(sql.Literal(str(xmin % (1 << 32))))
 
 
-def heaps_of(connection: Connection, entity: Entity) -> tuple[tuple[int, int], ...]:
-    """OID and filenode of each table that holds rows of the entity; empty where nothing can be concluded from rows'
-    xmin or from their heaps being the same."""
+def heaps_of(connection: Connection, entity: Entity) -> tuple[tuple[int, ...], ...]:
+    """OID and filenode of each table that holds rows of the entity, and the numbers of the stored columns in it; empty
+    where nothing can be concluded from rows' xmin or from their heaps being the same.
+
+    A column that was dropped and added again has another number; all of its values are others then, and neither a row's
+    xmin nor the filenode tells. So do two columns of a partition that exchange their names while it is detached.
+    """
     if not all(_plain(field) for field in entity.stored):
         return ()
     rows = connection.execute(
         sql.SQL(
-            "SELECT c.oid::bigint, pg_relation_filenode(c.oid)::bigint, am.amname FROM pg_class c"
-            " LEFT JOIN pg_am am ON am.oid = c.relam"
+            "SELECT c.oid::bigint, pg_relation_filenode(c.oid)::bigint, am.amname,"
+            " ARRAY(SELECT a.attnum::int FROM unnest({names}::name[]) WITH ORDINALITY n (name, place)"
+            " JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = n.name ORDER BY n.place)"
+            " FROM pg_class c LEFT JOIN pg_am am ON am.oid = c.relam"
             " WHERE c.oid IN (SELECT {table}::regclass UNION SELECT relid FROM pg_partition_tree({table}::regclass))"
             " AND c.relkind <> 'p' ORDER BY 1"
-        ).format(table=sql.Literal(entity.qualified.as_string()))
+        ).format(
+            table=sql.Literal(entity.qualified.as_string()),
+            names=sql.Literal([field.column for field in entity.stored]),
+        )
     ).fetchall()
-    if not all(access == "heap" and filenode for _, filenode, access in rows):
+    if not all(access == "heap" and filenode for _, filenode, access, _ in rows):
         return ()
-    return tuple((oid, filenode) for oid, filenode, _ in rows)
+    return tuple((oid, filenode, *columns) for oid, filenode, _, columns in rows)
 
 
 def _plain(field: Field) -> bool:

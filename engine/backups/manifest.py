@@ -105,8 +105,9 @@ class BackedEntity:
     fingerprint: int
     sequences: tuple[BackedSequence, ...]
     references: tuple[Reference, ...]
-    heaps: tuple[tuple[int, int], ...] = ()
-    """OID and filenode of each table that holds its rows; empty where candidates may not be told by them."""
+    heaps: tuple[tuple[int, ...], ...] = ()
+    """OID and filenode of each table that holds its rows, and the numbers of the columns in it; empty where candidates
+    may not be told by them."""
     delta: Delta | None = None
     """Of an increment."""
 
@@ -281,7 +282,7 @@ def _entity(record: dict[str, Any]) -> BackedEntity:
                 )
                 for r in record["references"]
             ),
-            "heaps": tuple((int(oid), int(filenode)) for oid, filenode in record.get("heaps", ())),
+            "heaps": tuple(tuple(map(int, heap)) for heap in record.get("heaps", ())),
             "delta": Delta(**record["delta"]) if "delta" in record else None,
         }
     )

@@ -171,6 +171,19 @@ BETWEEN = {
         "ALTER TABLE things DETACH PARTITION p2; ALTER TABLE things ATTACH PARTITION other FOR VALUES IN (2)",
         ("CONTENT", 500, 500),
     ),
+    "a column dropped and added again": (
+        THINGS,
+        "ALTER TABLE things DROP updated_at, DROP note; ALTER TABLE things ADD note text DEFAULT 'x', ADD updated_at"
+        " timestamptz NOT NULL DEFAULT '2001-01-01'; ALTER TABLE things ALTER note DROP DEFAULT,"
+        " ALTER updated_at SET DEFAULT now()",
+        ("CONTENT", 3000, 3000),
+    ),
+    "partitions: columns that exchange their names": (
+        PARTS.replace("note text", "note text, other text"),
+        "ALTER TABLE things DETACH PARTITION p2; ALTER TABLE p2 RENAME note TO n; ALTER TABLE p2 RENAME other TO note;"
+        " ALTER TABLE p2 RENAME n TO other; ALTER TABLE things ATTACH PARTITION p2 FOR VALUES IN (2)",
+        ("CONTENT", 500, 500),
+    ),
     "partitions: nothing": (PARTS, "SELECT 1", ("CANDIDATES", 0, 0)),
 }
 
