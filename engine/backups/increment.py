@@ -167,7 +167,7 @@ class Comparing:
             return
         passes = passes_for(before.rows)
         for number in range(passes):
-            known = Known((lines for _, lines in self._lines_of(before)), before.rows, number, passes)
+            known = Known((lines for _, lines in self._lines_of(before)), number, passes)
             for lines in CopyOut(self._connection, lines_of(entity)):
                 self._work.check()
                 yield known.take(lines)

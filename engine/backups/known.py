@@ -1,102 +1,100 @@
 """A table's lines as a multiset of 64-bit hashes: what of another such table is in it, and what of it is left over.
 
-Some 13 bytes a line, so that millions fit; who has more compares in several passes. Nothing relies on a hash alone:
+Some 12 bytes a line, so that millions fit; who has more compares in several passes. Nothing relies on a hash alone:
 what comes of it is proven by the rows' fingerprints.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import compress
+from typing import TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
+import pyarrow as pa
+import pyarrow.compute as pc
 
-AT_ONCE = 6_000_000
-"""Lines of one pass: 72 MB, and as much again for the moment in which they are sorted."""
+AT_ONCE = 5_000_000
+"""Lines of one pass: 60 MB, and twice as much for the moment in which they are sorted."""
 
-Hashes = NDArray[np.int64]
+
+Shown = TypeVar("Shown")
 
 
 def passes_for(rows: int) -> int:
     return -(-rows // AT_ONCE) or 1
 
 
-def hashed(lines: Sequence[bytes]) -> Hashes:
-    """Python's own hash, whose key is random in each process: 0.1 s for a million rows of 200 bytes."""
-    return np.fromiter(map(hash, lines), dtype=np.int64, count=len(lines))
-
-
 class Known:
     """The lines of one side that belong to a pass."""
 
-    def __init__(self, lines: Iterable[Sequence[bytes]], rows: int, number: int = 0, passes: int = 1) -> None:
+    def __init__(self, lines: Iterable[Sequence[bytes]], number: int = 0, passes: int = 1) -> None:
         """Args:
         lines: all of them, some at once.
-        rows: about how many there are.
         number: of the pass, from 0.
         """
         self._number, self._passes = number, passes
-        values, count = np.empty(rows // passes + 1024, dtype=np.int64), 0
+        hashes = array("q")
         for some in lines:
-            own = hashed(some)
-            own = own[self._mine(own)]
-            if count + len(own) > len(values):
-                values = np.concatenate([values, np.empty(len(values) // 4 + len(own), dtype=np.int64)])
-            values[count : count + len(own)] = own
-            count += len(own)
-        self._values = values[:count]
-        self._values.sort()
-        self._left = np.zeros(count, dtype=np.uint32)
-        """At the first place of each hash: how often it was not found yet."""
-        if count:
-            firsts = np.flatnonzero(np.concatenate([[True], self._values[1:] != self._values[:-1]]))
-            self._left[firsts] = np.diff(np.append(firsts, count)).astype(np.uint32)
+            hashes.extend(self._hashed(some)[0])
+        found = _arrow(hashes)
+        self._values = pc.take(found, pc.array_sort_indices(found))
+        del found, hashes
+        self._left = array("I", b"\1\0\0\0") * len(self._values)
+        """At the first place of each hash: how often it was not found yet. The last place stands for all others."""
+        self._left.append(0)
+        twins = pc.indices_nonzero(pc.equal(self._values[1:], self._values[:-1])) if len(self._values) > 1 else []
+        first, last = -1, -2
+        for twin in map(int, twins):
+            first, last = (first if twin == last + 1 else twin), twin
+            self._left[first] += 1
+            self._left[twin + 1] = 0
 
     def take(self, lines: Sequence[bytes]) -> list[bytes]:
         """Of the lines that belong to this pass, those that are not known, or are more than are known."""
-        mine, places, found = self._look(lines)
-        new = mine[~found]
-        if len(over := self._consume(places[found])):
-            new = np.sort(np.concatenate([new, mine[found][over]]))
-        return [lines[i] for i in new.tolist()]
+        left, new = self._left, []
+        for line, place in zip(*self._placed(lines, lines), strict=True):
+            if left[place]:
+                left[place] -= 1
+            else:
+                new.append(line)
+        return new
 
     @property
     def left(self) -> int:
         """How many lines were not taken."""
-        return int(self._left.sum())
+        return sum(self._left)
 
     def leftover(self, lines: Sequence[bytes]) -> Iterator[int]:
         """Places, among the lines of the known side as they are shown again, of those that were not taken."""
-        mine, places, _ = self._look(lines)
-        for at in np.flatnonzero(self._left[places]).tolist():
-            if self._left[places[at]]:
-                self._left[places[at]] -= 1
-                yield int(mine[at])
+        left = self._left
+        for at, place in zip(*self._placed(lines, range(len(lines))), strict=True):
+            if left[place]:
+                left[place] -= 1
+                yield at
 
-    def _mine(self, hashes: Hashes) -> NDArray[np.bool_]:
-        if self._passes == 1:
-            return np.ones(len(hashes), dtype=np.bool_)
-        chosen: NDArray[np.bool_] = hashes.view(np.uint64) % np.uint64(self._passes) == self._number
-        return chosen
-
-    def _look(self, lines: Sequence[bytes]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-        """Of the lines that belong to this pass: their places in `lines`, the places of their hashes here, and whether
-        these are theirs."""
-        hashes = hashed(lines)
-        mine = np.flatnonzero(self._mine(hashes))
-        hashes = hashes[mine]
+    def _placed(self, lines: Sequence[bytes], shown: Sequence[Shown]) -> tuple[Sequence[Shown], list[int]]:
+        """Of the lines that belong to this pass, what is shown of them, and the places of their hashes here."""
+        hashes, mine = self._hashed(lines)
+        chosen = shown if mine is None else list(compress(shown, mine))
+        nowhere = pa.scalar(len(self._values), pa.uint64())
         if not len(self._values):
-            return mine, np.zeros(len(mine), dtype=np.int64), np.zeros(len(mine), dtype=np.bool_)
-        places = np.minimum(np.searchsorted(self._values, hashes), len(self._values) - 1)
-        return mine, places, self._values[places] == hashes
+            return chosen, [0] * len(chosen)
+        wanted = _arrow(hashes)
+        places = pc.search_sorted(self._values, wanted)
+        there = pc.take(self._values, pc.min_element_wise(places, pa.scalar(len(self._values) - 1, pa.uint64())))
+        found: list[int] = pc.if_else(pc.equal(there, wanted), places, nowhere).to_pylist()
+        return chosen, found
 
-    def _consume(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Takes one of each; the indexes into `places` of those of which there were none left."""
-        unique, counts = np.unique(places, return_counts=True)
-        room = self._left[unique]
-        taken = np.minimum(room, counts).astype(np.uint32)
-        self._left[unique] = room - taken
-        over = np.flatnonzero(counts > room)
-        if not len(over):
-            return np.empty(0, dtype=np.int64)
-        return np.concatenate([np.flatnonzero(places == unique[i])[taken[i] :] for i in over.tolist()])
+    def _hashed(self, lines: Sequence[bytes]) -> tuple[array[int], Sequence[bool] | None]:
+        """Python's own hash, whose key is random in each process; and which of the lines belong to the pass, if not
+        all do."""
+        hashes = array("q", map(hash, lines))
+        if self._passes == 1:
+            return hashes, None
+        mine = [h % self._passes == self._number for h in hashes]
+        return array("q", compress(hashes, mine)), mine
+
+
+def _arrow(hashes: array[int]) -> pa.Array:
+    return pa.Array.from_buffers(pa.int64(), len(hashes), [None, pa.py_buffer(hashes)])
