@@ -71,7 +71,7 @@ def positions_of(blocks: Iterable[bytes]) -> Iterator[int]:
     position = -1
     for _, lines in numbered_lines(blocks):
         for line in lines:
-            if not line[:-1].isdigit() or (distance := int(line)) < 1:
+            if not line[:-1].isdigit() or len(line) > 20 or (distance := int(line)) < 1:
                 raise DataLoss("backup: its list of gone rows is none", reason="BACKUP_DAMAGED")
             position += distance
             yield position
