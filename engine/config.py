@@ -84,8 +84,17 @@ class Settings(BaseModel):
     plan_seconds: float = Field(86_400, gt=0, description="An unapplied plan expires after this.")
     export_seconds: float = Field(7 * 86_400, gt=0, description="An export's file expires after this.")
     report_seconds: float = Field(30 * 86_400, gt=0, description="Reports, rejects and undo data expire after this.")
+    applied_plan_seconds: float = Field(
+        7 * 86_400, gt=0, description="The plan of an apply that came to nothing is removed after this."
+    )
     backup_seconds: float = Field(
-        90 * 86_400, gt=0, description="A backup that was asked for may go after this; no release removes it yet."
+        90 * 86_400, gt=0, description="A backup that was asked for, or a schedule's, is removed after this."
+    )
+    retention_floor: int = Field(
+        3, ge=1, le=1_000, description="Newest good backups of the same entities that stay, whatever their age."
+    )
+    retention_settle_seconds: float = Field(
+        86_400, ge=0, description="Retention removes nothing until the clock has gone on evenly this long."
     )
     safety_backup_seconds: float = Field(
         30 * 86_400, gt=0, description="A backup taken before an import or a restore is removed after this."

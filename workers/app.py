@@ -24,14 +24,12 @@ from engine.access.idempotency import sweep_request_ids
 from engine.backups.sweep import BackupSweeper
 from engine.config import Settings, load_settings
 from engine.errors import DataOpsError
-from engine.exports.service import Exports
-from engine.imports.service import Imports
 from engine.jobs import events, marks, registry
 from engine.jobs.handlers import Handlers
 from engine.jobs.runner import Runner
 from engine.resources import Resources, open_resources
 from engine.restores.service import Restores
-from engine.uploads.service import Uploads
+from engine.retention.service import Retention
 from workers import broker, memory
 from workers.housekeeping import Duty, Housekeeping
 from workers.slot import Slot
@@ -85,8 +83,7 @@ def run(settings: Settings, handlers: Handlers, duties: Sequence[Duty] | None = 
 
 def default_duties(resources: Resources) -> list[Duty]:
     """What housekeeping does in this release."""
-    uploads, imports, exports = Uploads(resources), Imports(resources), Exports(resources)
-    restores, backups = Restores(resources), BackupSweeper(resources)
+    retention, restores, backups = Retention(resources), Restores(resources), BackupSweeper(resources)
 
     def forget_requests(now: datetime) -> int:
         with resources.db.transaction() as session:
@@ -97,9 +94,7 @@ def default_duties(resources: Resources) -> list[Duty]:
             return events.forget(session, now)
 
     return [
-        Duty("uploads", uploads.sweep),
-        Duty("plans", imports.expire),
-        Duty("exports", exports.expire),
+        Duty("retention", retention.sweep),
         Duty("restores", restores.expire),
         Duty("backups", backups.sweep),
         # after those above: what they let go of is swept in the same round

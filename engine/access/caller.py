@@ -36,6 +36,10 @@ class CallContext:
 SYSTEM_CONTEXT = CallContext(client="dataops")
 """Of what DataOps does by itself: bootstrap, sweeps, a worker's re-check."""
 
+SYSTEM_ISSUER = "dataops"
+SYSTEM_ID = uuid.UUID(int=0)
+"""Of no principal: nobody can call by it."""
+
 
 @dataclass(frozen=True)
 class Caller:
@@ -69,3 +73,8 @@ class Caller:
             reason="PERMISSION_MISSING",
             metadata={name: value for name, value in asked.items() if value},
         )
+
+
+def system_caller(part: str) -> Caller:
+    """DataOps itself, as the audit log names who removed something that nobody asked to be removed."""
+    return Caller(SYSTEM_ID, SYSTEM_ISSUER, part, "SYSTEM", (), (), SYSTEM_CONTEXT)

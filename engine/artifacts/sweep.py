@@ -1,4 +1,4 @@
-"""Deleting: marked artifacts, expired ones, those of ended jobs, and stored objects that no row knows."""
+"""Deleting: marked artifacts, those of ended jobs, and stored objects that no row knows."""
 
 from __future__ import annotations
 
@@ -29,7 +29,6 @@ BATCH = 500
 class SweepResult:
     """What one sweep did. `objects` counts those of deleted artifacts; `orphans` those without a row."""
 
-    expired: int = 0
     of_ended_jobs: int = 0
     artifacts: int = 0
     objects: int = 0
@@ -46,7 +45,6 @@ class Sweeper:
     def sweep(self) -> SweepResult:
         now = self._clock()
         with self._db.transaction() as session:
-            expired = self._mark_expired(session, now)
             of_ended_jobs = self._mark_of_ended_jobs(session)
         artifacts = objects = 0
         for artifact_id in self._marked():
@@ -56,7 +54,7 @@ class Sweeper:
         if self._scans.due():
             orphans = self._delete_orphans(now)
             self._scans.done()
-        return SweepResult(expired, of_ended_jobs, artifacts, objects, orphans)
+        return SweepResult(of_ended_jobs, artifacts, objects, orphans)
 
     def purge(self, artifact_id: UUID) -> int:
         """Delete a DELETING artifact's objects, then its rows; returns the objects. Nothing for any other artifact."""
@@ -70,15 +68,6 @@ class Sweeper:
         with self._db.transaction() as session:
             session.execute(delete(ArtifactRow).where(ArtifactRow.id == artifact_id, ArtifactRow.state == "DELETING"))
         return len(names)
-
-    def _mark_expired(self, session: Session, now: datetime) -> int:
-        marked = session.execute(
-            update(ArtifactRow)
-            .where(ArtifactRow.state != "DELETING", ArtifactRow.expires_at <= now)
-            .values(state="DELETING")
-            .returning(ArtifactRow.id)
-        )
-        return len(marked.all())
 
     def _mark_of_ended_jobs(self, session: Session) -> int:
         # An ending job adopts its artifacts in the transaction that ends it: what it still owns then is remains.

@@ -21,23 +21,20 @@ from engine.backups.model import BackupRequest, ExtractRequest, Trigger, VerifyL
 from engine.backups.opening import open_archive, wrong_state
 from engine.backups.record import new_backup
 from engine.backups.states import GOOD, BackupStatus, move
+from engine.backups.uses import in_use, increments_to, parents_among
 from engine.backups.verify import condemns
 from engine.catalog import Catalog
-from engine.db.models import BackupDiffRow, BackupRow, BackupVerificationRow, ImportRow, JobRow, RestoreRow
+from engine.db.models import BackupDiffRow, BackupRow, BackupVerificationRow, ImportRow, JobRow
 from engine.errors import DataOpsError, FailedPrecondition, NotFound
 from engine.imports.changes import PlanView
 from engine.imports.model import ChangeKind, RowChange
 from engine.imports.planfile import Plan
-from engine.jobs.model import FINISHED, Claim, ClaimMode, JobKind
+from engine.jobs.model import Claim, ClaimMode, JobKind
 from engine.jobs.service import create_job
 from engine.paging import Page, Paging, created_within, newest_first
 from engine.resources import Resources
-from engine.restores.states import FINAL as RESTORE_ENDED
 
 S = BackupStatus
-
-READING = ("PENDING", "VALIDATING")
-"""Imports that may still take rows out of a backup."""
 
 
 class Backups:
@@ -228,15 +225,15 @@ class Backups:
         stays deleted.
 
         Raises:
-            FailedPrecondition: BACKUP_IN_USE while it is held or a job or restore needs it; BACKUP_STATE while it is
-                being made; PermissionDenied; NotFound: BACKUP_UNKNOWN.
+            FailedPrecondition: BACKUP_IN_USE while it is held, or a job, a restore or an increment needs it;
+                BACKUP_STATE while it is being made; PermissionDenied; NotFound: BACKUP_UNKNOWN.
         """
         now = self._resources.clock()
         with self._resources.db.transaction() as session:
             row = _get(session, backup_id, lock=True)
             _require(caller, "backups.delete", row)
             if row.status != S.DELETED:
-                if why := in_use(session, row):
+                if why := in_use(session, row) or _built_on(session, row):
                     raise FailedPrecondition(
                         f"backup: {why}", reason="BACKUP_IN_USE", metadata={"backup_id": str(backup_id)}
                     )
@@ -244,6 +241,11 @@ class Backups:
                 move(row, S.DELETED, now)
         _unpublish(self._resources, backup_id)  # of one that was deleted already too: its storage may have been away
         return row
+
+    def parents_among(self, backup_ids: Sequence[uuid.UUID]) -> frozenset[uuid.UUID]:
+        """Those of the backups that others build on, so that deleting them frees nothing: it is refused."""
+        with self._resources.db.transaction() as session:
+            return parents_among(session, backup_ids)
 
     def archive(self, row: BackupRow) -> Archive:
         """The backup of this record, opened.
@@ -293,27 +295,12 @@ def _job(
     )
 
 
-def in_use(session: Session, row: BackupRow) -> str:
-    """Why the backup must stay; empty when it need not."""
-    if row.held:
-        return "it is held; release it first"
-    # of its own, or the import's or restore's that it precedes
-    with_it = ((JobRow.resource_type == "backups") & (JobRow.resource_id == row.id)) | (JobRow.id == row.job_id)
-    working = select(JobRow.id).where(with_it, JobRow.state.not_in(FINISHED))
-    if session.scalars(working.limit(1)).first() is not None:
-        return "a job works with it"
-    extractions = select(ImportRow.id).where(
-        ImportRow.options["extract"]["backup_id"].astext == str(row.id), ImportRow.status.in_(READING)
-    )
-    if session.scalars(extractions.limit(1)).first() is not None:
-        return "rows are being taken out of it"
-    restores = select(RestoreRow.id).where(
-        (RestoreRow.backup_id == row.id) | (RestoreRow.pre_restore_backup_id == row.id),
-        RestoreRow.status.not_in(RESTORE_ENDED),
-    )
-    if session.scalars(restores.limit(1)).first() is not None:
-        return "a restore to it, or behind it, has not ended"
-    return ""
+def _built_on(session: Session, row: BackupRow) -> str:
+    """Why it must stay for others; empty when nothing builds on it."""
+    increments = increments_to(session, row.id)
+    if not increments:
+        return ""
+    return f"{increments} increment{'s build' if increments > 1 else ' builds'} on it; delete what builds on it first"
 
 
 def remove(resources: Resources, backup_id: uuid.UUID) -> None:

@@ -1,6 +1,5 @@
-"""Deleting what backups leave: attempts that came to nothing, safety backups past their time, objects without a record.
-
-Backups that somebody asked for, or a schedule, are not removed by this release: `expires_at` only tells when they may.
+"""Deleting what backups leave: attempts that came to nothing, bytes of expired and deleted ones, objects without a
+record. Which backups expire is decided in `engine.retention`.
 """
 
 from __future__ import annotations
@@ -14,10 +13,9 @@ import structlog
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
-from engine.backups.model import SAFETY
 from engine.backups.record import LOST
-from engine.backups.service import in_use, remove
-from engine.backups.states import GOOD, BackupStatus, fail, move
+from engine.backups.service import remove
+from engine.backups.states import GOOD, BackupStatus, fail
 from engine.db.models import BackupRow, JobRow
 from engine.errors import DataOpsError
 from engine.jobs.model import FINISHED
@@ -33,11 +31,10 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class SweepResult:
-    """What one sweep did: records of dead attempts, safety backups that expired, backups and attempts whose bytes are
-    gone, and artifacts without a record."""
+    """What one sweep did: records of dead attempts, backups and attempts whose bytes are gone, and artifacts without a
+    record."""
 
     lost: int = 0
-    expired: int = 0
     removed: int = 0
     orphans: int = 0
 
@@ -54,9 +51,7 @@ class BackupSweeper:
         db, repository = self._resources.db, self._resources.repository
         with db.transaction() as session:
             lost = _fail_lost(session, now)
-        with db.transaction() as session:
-            expired = _expire(session, now)
-        removed, failure = _each(self._useless(), lambda backup_id: remove(self._resources, backup_id))
+        removed, failure = _each(self._useless(), self._remove)
         orphans: list[uuid.UUID] = []
         if self._scans.due():
             orphans = repository.orphans(now, self._recorded)
@@ -67,13 +62,24 @@ class BackupSweeper:
             log.info("backup_orphans_deleted", artifacts=[str(artifact_id) for artifact_id in orphans])
         if failure is not None:
             raise failure
-        return SweepResult(lost, expired, removed, len(orphans))
+        return SweepResult(lost, removed, len(orphans))
 
     def _useless(self) -> list[uuid.UUID]:
-        """Records that ended without use, or are past it, of which there may be objects."""
+        """Records that ended without use, or are past it, of which there may be objects; increments before what they
+        build on, which is older."""
         query = select(BackupRow.id).where(BackupRow.artifact_id.is_not(None))
+        query = query.order_by(BackupRow.created_at.desc(), BackupRow.id.desc())
         with self._resources.db.transaction() as session:
             return list(session.scalars(query.where(BackupRow.status.not_in([*GOOD, S.PENDING]))))
+
+    def _remove(self, backup_id: uuid.UUID) -> None:
+        """Nothing while an increment to it has bytes: whoever has only the storage must not find one without its base.
+        That one could not be removed just now, and its turn comes again with the next sweep."""
+        increments = exists().where(BackupRow.parent_id == backup_id, BackupRow.artifact_id.is_not(None))
+        with self._resources.db.transaction() as session:
+            if session.scalar(select(increments)):
+                return
+        remove(self._resources, backup_id)
 
     def _recorded(self) -> frozenset[uuid.UUID]:
         """The artifacts of all records, good ones too: a manifest that was lost must never cost its segments."""
@@ -90,23 +96,6 @@ def _fail_lost(session: Session, now: datetime) -> int:
     for row in rows:
         fail(row, LOST, now)
     return len(rows)
-
-
-def _expire(session: Session, now: datetime) -> int:
-    """Safety backups past their time which nothing needs."""
-    expired = 0
-    query = select(BackupRow).where(
-        BackupRow.status.in_(GOOD),
-        BackupRow.trigger_type.in_(SAFETY),
-        BackupRow.expires_at < now,
-        BackupRow.held.is_(False),
-    )
-    query = query.order_by(BackupRow.expires_at).with_for_update(skip_locked=True)
-    for row in session.scalars(query.limit(BATCH)):
-        if not in_use(session, row):
-            move(row, S.EXPIRED, now)
-            expired += 1
-    return expired
 
 
 def _each(items: list[uuid.UUID], act: Callable[[uuid.UUID], object]) -> tuple[int, DataOpsError | None]:

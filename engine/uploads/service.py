@@ -24,6 +24,7 @@ from engine.db.models import ArtifactRow, ImportRow, PrincipalRow, UploadRow
 from engine.errors import FailedPrecondition, InvalidRequest, NotFound, ResourceExhausted
 from engine.ids import new_id
 from engine.paging import Page, Paging, newest_first
+from engine.retention.record import removed
 from engine.uploads.stream import FINISHED_FOR, UploadStream, too_large
 
 MANAGE = "uploads.manage"
@@ -312,6 +313,8 @@ class Uploads:
                 gone = [upload for upload in uploads if not _is_needed(session, upload.id, LIVE)]
                 for upload in gone:
                     self._end(session, upload, "EXPIRED", now)
+                    details = {"name": upload.name, "size_bytes": upload.committed_size}
+                    removed(session, "uploads", upload.id, "EXPIRED", now, details)
             expired += len(gone)
             if len(uploads) < SWEPT_AT_ONCE or not gone:
                 return expired

@@ -8,6 +8,7 @@ from engine.db.models.exports import ExportRow
 from engine.db.models.imports import ImportRow
 from engine.db.models.jobs import JobClaimRow, JobEventRow, JobRow, LeaseRow
 from engine.db.models.restores import RestoreRow
+from engine.db.models.retention import RetentionClockRow
 from engine.db.models.schedules import ScheduleRow, ScheduleRunRow
 from engine.db.models.uploads import UploadRow
 from engine.db.models.webhooks import WebhookDeliveryRow, WebhookRow
@@ -29,6 +30,7 @@ __all__ = [
     "PrincipalRow",
     "RequestIdRow",
     "RestoreRow",
+    "RetentionClockRow",
     "RoleRow",
     "ScheduleRow",
     "ScheduleRunRow",

@@ -32,6 +32,7 @@ from engine.ids import new_id
 from engine.resources import open_resources
 from examples.stack.servers import PostgresServer
 from tests.engine.backups.bench import records, take_directly
+from tests.engine.retention.kit import retain
 from tests.world import World
 
 THINGS = (
@@ -322,9 +323,9 @@ def test_an_adopted_safety_backup_is_not_swept_for_its_age(site: Site, disaster:
     told = list(adopting.adopt(after.world.resources.db, after.world.resources.repository, settings, later))
     assert [one.outcome for one in told] == ["adopted"]
 
-    BackupSweeper(after.world.resources).sweep(later + timedelta(days=29))
+    retain(after.world, later + timedelta(days=29))
     assert [row.status for row in records(after.world)] == ["COMPLETED"]
-    BackupSweeper(after.world.resources).sweep(later + timedelta(days=31))
+    retain(after.world, later + timedelta(days=31))
     assert [row.status for row in records(after.world)] == ["EXPIRED"]
 
 

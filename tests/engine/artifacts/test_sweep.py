@@ -56,16 +56,6 @@ def test_purge_takes_only_what_was_discarded(bench: Bench) -> None:
     assert b"".join(bench.artifacts.reader(artifact_id).read()) == b"keep"
 
 
-def test_expired_artifacts_go_and_others_wait_for_their_time(bench: Bench) -> None:
-    soon = bench.written(b"soon", expires_at=utc_now() + timedelta(hours=1))
-    later = bench.written(b"later", expires_at=utc_now() + timedelta(hours=3))
-    bench.clock.ahead = timedelta(hours=2)
-
-    assert bench.artifacts.sweep() == SweepResult(expired=1, artifacts=1, objects=1)
-    assert not exists(bench, soon)
-    assert exists(bench, later)
-
-
 @pytest.mark.parametrize("state", ["PENDING", "RUNNING", "CANCEL_REQUESTED"])
 def test_what_a_live_job_owns_stays(bench: Bench, state: str) -> None:
     artifact_id = bench.written(b"x", owner_type="job", owner_id=job(bench, state))

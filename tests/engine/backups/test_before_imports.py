@@ -10,7 +10,8 @@ import psycopg
 import pytest
 
 from engine.backups import take as taking
-from engine.backups.service import Backups, in_use
+from engine.backups.service import Backups
+from engine.backups.uses import in_use
 from engine.db.models import BackupRow
 from engine.errors import DataLoss, FailedPrecondition
 from engine.imports.apply import Applier

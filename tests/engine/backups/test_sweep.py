@@ -14,9 +14,8 @@ from engine.backups.model import BackupRequest, Trigger
 from engine.backups.record import new_backup
 from engine.backups.service import Backups, remove
 from engine.backups.sweep import BackupSweeper, SweepResult
-from engine.db.models import BackupRow, JobRow, RestoreRow
+from engine.db.models import BackupRow, JobRow
 from engine.errors import Unavailable
-from engine.ids import new_id
 from engine.storage.memory import MemoryStorage
 from tests.engine.backups.bench import RING, Diary, Later, folders, names, records
 from tests.world import World
@@ -144,45 +143,6 @@ def test_a_backup_that_could_not_be_deleted_is_deleted_by_asking_again(bench: Be
     assert list(bench.resources.repository.artifact_ids()) == []
 
 
-def test_safety_backups_expire_and_those_that_were_asked_for_stay(bench: Bench) -> None:
-    asked, safety = bench.backup(), bench.before_import()
-    held = bench.before_import()
-    bench.backups.hold(bench.world.caller, held.id)
-    bench.clock.ahead = 29 * DAY
-    assert bench.sweep() == SweepResult()
-    bench.clock.ahead = 1000 * DAY
-
-    assert bench.sweep() == SweepResult(expired=1, removed=1)
-    assert [bench.row(row.id).status for row in (asked, safety, held)] == ["COMPLETED", "EXPIRED", "COMPLETED"]
-    assert bench.stored() == {asked.artifact_id.hex, held.artifact_id.hex}  # type: ignore[union-attr]
-    bench.backups.hold(bench.world.caller, held.id, held=False)
-    assert bench.sweep() == SweepResult(expired=1, removed=1)
-
-
-def test_a_safety_backup_that_a_restore_may_need_stays(bench: Bench) -> None:
-    safety = bench.before_import()
-    restore = RestoreRow(
-        id=new_id(),
-        backup_id=safety.id,
-        entity_types=["things"],
-        status="AWAITING_CONFIRMATION",
-        options={},
-        principal_id=bench.world.caller.principal_id,
-        context={},
-        confirmation_phrase="x",
-        created_at=bench.clock(),
-        updated_at=bench.clock(),
-    )
-    with bench.resources.db.transaction() as session:
-        session.add(restore)
-    bench.clock.ahead = 40 * DAY
-
-    assert bench.sweep() == SweepResult()
-    with bench.resources.db.transaction() as session:
-        session.merge(restore).status = "EXPIRED"
-    assert bench.sweep() == SweepResult(expired=1, removed=1)
-
-
 def test_a_recorded_backup_that_lost_its_manifest_keeps_its_segments(bench: Bench) -> None:
     row = bench.backup()
     assert row.artifact_id is not None
@@ -257,7 +217,7 @@ def test_two_sweeps_at_once_are_harmless(bench: Bench) -> None:
     kept = bench.backup()
     for _ in range(4):
         bench.change(bench.backup(), status="FAILED")
-    bench.change(bench.before_import(), expires_at=bench.clock() - DAY)
+    bench.change(bench.before_import(), status="EXPIRED")
     failed: list[Exception] = []
 
     def sweep() -> None:

@@ -1,4 +1,5 @@
-"""Schedules and their runs, webhooks and their deliveries, approval of imports. The release before runs on it."""
+"""Schedules and their runs, webhooks and their deliveries, approval of imports, retention's clock. The release before runs
+on it."""
 
 from __future__ import annotations
 
@@ -134,6 +135,15 @@ def upgrade() -> None:
         schema="dataops",
         postgresql_where=sa.text("state = 'PENDING'"),
     )
+    op.create_table(
+        "retention_clock",
+        sa.Column("id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("seen_at", TIME, nullable=False),
+        sa.Column("even_since", TIME, nullable=False),
+        sa.CheckConstraint("id = 1", name=op.f("ck_retention_clock_only")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_retention_clock")),
+        schema="dataops",
+    )
     op.add_column(
         "backups",
         sa.Column("total_size_bytes", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
@@ -150,5 +160,6 @@ def downgrade() -> None:
     op.drop_column("backups", "total_size_bytes", schema="dataops")
     for column in ("approved_digest", "approved_by", "approval_needed"):
         op.drop_column("imports", column, schema="dataops")
+    op.drop_table("retention_clock", schema="dataops")
     for table in ("webhook_deliveries", "webhooks", "schedule_runs", "schedules"):
         op.drop_table(table, schema="dataops")

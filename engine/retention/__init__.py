@@ -1,0 +1,1 @@
+"""What is kept how long: decisions first, then the removals among them."""
