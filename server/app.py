@@ -36,6 +36,7 @@ from engine.imports.service import Imports
 from engine.jobs.calls import Jobs
 from engine.resources import Resources
 from engine.restores.service import Restores
+from engine.retention.service import Retention
 from engine.uploads import Uploads
 from server import feed_bell
 from server.contract import SERVICES
@@ -65,6 +66,7 @@ from server.services.health import HealthService
 from server.services.imports import ImportService
 from server.services.jobs import JobService, Watched, WatchRendering
 from server.services.restores import RestoreService
+from server.services.schedules import ScheduleService
 from server.services.uploads import UploadService
 from server.standing import Standings
 from server.tokens import KeySet, TokenVerifier
@@ -189,6 +191,8 @@ def add_services(
     exports_pb2_grpc.add_ExportServiceServicer_to_server(exports, server)
     backups_pb2_grpc.add_BackupServiceServicer_to_server(backups, server)
     restores_pb2_grpc.add_RestoreServiceServicer_to_server(restores, server)
+    schedules = ScheduleService(Retention(resources), offload)  # type: ignore[abstract]
+    schedules_pb2_grpc.add_ScheduleServiceServicer_to_server(schedules, server)
     every = resources.settings.watch_heartbeat_seconds
     standings = Standings(resources.db, offload, resources.clock, jobs.entities, every=every)
     jobs_pb2_grpc.add_JobServiceServicer_to_server(JobService(jobs, feed, offload, standings), server)
@@ -203,7 +207,6 @@ def add_services(
 def _add_unbuilt(server: grpc.aio.Server) -> None:
     """Services of which nothing is built: their rpcs are known, and `Unbuilt` answers before these bases are asked."""
     for module, service in (
-        (schedules_pb2_grpc, "ScheduleService"),
         (webhooks_pb2_grpc, "WebhookService"),
         (overview_pb2_grpc, "OverviewService"),
     ):

@@ -23,7 +23,6 @@ NOT_BUILT: frozenset[str] = frozenset(
         "PauseSchedule",
         "ResumeSchedule",
         "TriggerSchedule",
-        "PreviewRetention",
     )
     | _rpcs("WebhookService", "CreateWebhook", "ListWebhooks", "DeleteWebhook", "ListDeliveries")
     | _rpcs("AuditService", "VerifyAuditLog", "ExportAuditLog")

@@ -10,6 +10,7 @@ from typing import Any
 
 from dataops.v1 import audit_pb2
 
+from engine.access.caller import SYSTEM_ID, SYSTEM_ISSUER
 from engine.audit import EventFilter
 from engine.db.models import AuditEventRow
 from engine.errors import InvalidRequest
@@ -28,7 +29,8 @@ _OWN_FIELDS = frozenset({"entity_types", "reason"})
 
 def event_to_pb(row: AuditEventRow) -> audit_pb2.AuditEvent:
     denied = row.kind == "DENIED"
-    who = SimpleNamespace(issuer=row.issuer, subject=row.subject, kind="")
+    itself = (row.principal_id, row.issuer) == (SYSTEM_ID, SYSTEM_ISSUER)
+    who = SimpleNamespace(issuer=row.issuer, subject=row.subject, kind="SYSTEM" if itself else "")
     return audit_pb2.AuditEvent(
         event_id=str(row.id),
         time=timestamp(row.at),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -19,7 +19,10 @@ from server.convert.jobs import notice
 from server.convert.plans import field_changes, row_key
 
 
-def backup(row: BackupRow, principals: Mapping[uuid.UUID, PrincipalRow]) -> backups_pb2.Backup:
+def backup(
+    row: BackupRow, principals: Mapping[uuid.UUID, PrincipalRow], parents: Collection[uuid.UUID] = ()
+) -> backups_pb2.Backup:
+    """`parents` are the ids of backups that others build on: deleting such a one is refused, and frees nothing."""
     return backups_pb2.Backup(
         backup_id=str(row.id),
         backup_type=number_of(backups_pb2.BackupType, row.backup_type),
@@ -39,7 +42,7 @@ def backup(row: BackupRow, principals: Mapping[uuid.UUID, PrincipalRow]) -> back
         completed_at=timestamp(row.completed_at),
         expires_at=timestamp(row.expires_at),
         held=row.held,
-        freeable_size_bytes=row.file_size_bytes if row.status in GOOD else 0,
+        freeable_size_bytes=row.file_size_bytes if row.status in GOOD and row.id not in parents else 0,
         verifications=[
             _verification(level, row.verifications[level]) for level in VerifyLevel if level in row.verifications
         ],

@@ -50,7 +50,8 @@ class BackupService(backups_pb2_grpc.BackupServiceServicer):
             self._backups.list, caller, paging, statuses, triggers, request.entity_type, created
         )
         principals = await self._principals.of(row.principal_id for row in page.items)
-        backups, token = page_of(page, lambda row: convert.backup(row, principals))
+        parents = await self._offload.call(self._backups.parents_among, [row.id for row in page.items])
+        backups, token = page_of(page, lambda row: convert.backup(row, principals, parents))
         return backups_pb2.ListBackupsResponse(backups=backups, next_page_token=token)
 
     async def VerifyBackup(
@@ -113,4 +114,5 @@ class BackupService(backups_pb2_grpc.BackupServiceServicer):
         return backups_pb2.DeleteBackupResponse(backup=await self._shown(row))
 
     async def _shown(self, row: BackupRow) -> backups_pb2.Backup:
-        return convert.backup(row, await self._principals.of([row.principal_id]))
+        principals = await self._principals.of([row.principal_id])
+        return convert.backup(row, principals, await self._offload.call(self._backups.parents_among, [row.id]))

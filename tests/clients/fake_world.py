@@ -8,7 +8,16 @@ from dataclasses import dataclass, field
 from typing import NoReturn, TypeVar
 
 import grpc
-from dataops.v1 import backups_pb2, catalog_pb2, exports_pb2, imports_pb2, jobs_pb2, restores_pb2, uploads_pb2
+from dataops.v1 import (
+    backups_pb2,
+    catalog_pb2,
+    exports_pb2,
+    imports_pb2,
+    jobs_pb2,
+    restores_pb2,
+    schedules_pb2,
+    uploads_pb2,
+)
 from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
@@ -117,6 +126,7 @@ class World:
     differences: list[backups_pb2.BackupDifference] = field(default_factory=list)
     difference_counts: list[backups_pb2.EntityDifference] = field(default_factory=list)
     restore: restores_pb2.Restore = field(default_factory=restores_pb2.Restore)
+    retained: list[schedules_pb2.RetentionDecision] = field(default_factory=list)
     losses: list[restores_pb2.RestoreLoss] = field(default_factory=list)
     needs_approval: bool = False
     started: list[Message] = field(default_factory=list)

@@ -29,6 +29,7 @@ from dataops.v1 import (
     imports_pb2_grpc,
     jobs_pb2_grpc,
     restores_pb2_grpc,
+    schedules_pb2_grpc,
     uploads_pb2_grpc,
 )
 
@@ -39,11 +40,12 @@ from dataops_client.exports import ExportCalls
 from dataops_client.jobs import OnEvent
 from dataops_client.paging import pages
 from dataops_client.restores import RestoreCalls
+from dataops_client.retention import RetentionCalls
 
 __all__ = ["DataOps", "OnEvent"]
 
 
-class DataOps(ExportCalls, BackupCalls, RestoreCalls):
+class DataOps(ExportCalls, BackupCalls, RestoreCalls, RetentionCalls):
     """A connection to one server. Safe for many threads; close it when done."""
 
     def __init__(self, channel: grpc.Channel) -> None:
@@ -56,6 +58,7 @@ class DataOps(ExportCalls, BackupCalls, RestoreCalls):
         self.imports = imports_pb2_grpc.ImportServiceStub(channel)
         self.jobs = jobs_pb2_grpc.JobServiceStub(channel)
         self.restores = restores_pb2_grpc.RestoreServiceStub(channel)
+        self.schedules = schedules_pb2_grpc.ScheduleServiceStub(channel)
         self.uploads = uploads_pb2_grpc.UploadServiceStub(channel)
 
     @classmethod

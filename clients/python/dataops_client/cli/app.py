@@ -22,6 +22,7 @@ from dataops_client.cli import (
     imports,
     jobs,
     restore,
+    retention,
     uploads,
 )
 from dataops_client.cli import output as out
@@ -78,6 +79,7 @@ app.command("export")(exporting.export)
 app.add_typer(exports.group, name="exports", help="Look at exports, download, cancel or delete them.")
 app.add_typer(backup.group, name="backup", help="Make backups, look at them, prove them, take rows out of them.")
 app.add_typer(restore.group, name="restore", help="Go back to a backup: plan it, confirm it, follow it.")
+app.add_typer(retention.group, name="retention", help="Look at what retention would remove.")
 app.add_typer(jobs.group, name="jobs", help="Look at jobs, follow, cancel or retry them.")
 app.command("whoami")(access.whoami)
 
