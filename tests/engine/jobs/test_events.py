@@ -5,6 +5,8 @@ from __future__ import annotations
 import uuid
 from datetime import timedelta
 
+import pytest
+
 from engine.jobs import events, service
 from engine.jobs.model import EventKind
 from engine.jobs.progress import INTERVAL, Meter
@@ -41,6 +43,20 @@ def test_old_progress_is_thinned_at_the_end_and_each_gap_ends_in_a_snapshot(benc
     ]
     snapshot = bench.events(job_id)[1].payload
     assert (snapshot["stage"], snapshot["progress"]["rows_done"]) == ("read", 2)
+
+
+@pytest.mark.parametrize(("kind", "state"), [("PLAIN", "COMPLETED"), ("REFUSED", "FAILED"), ("PLAIN", "CANCELLED")])
+def test_every_end_thins(kind: str, state: str, bench: Bench) -> None:
+    job_id = bench.create(kind)
+    for rows in range(4):
+        add(bench, job_id, EventKind.PROGRESS, 60, stage="read", rows_done=rows)
+    if state == "CANCELLED":
+        bench.cancel(job_id)
+    bench.runner().run_next()
+
+    assert bench.job(job_id).state == state
+    told = [event for event in bench.events(job_id) if 1 < event.sequence <= 5]
+    assert [(event.kind, event.payload["progress"]["rows_done"]) for event in told] == [("SNAPSHOT", 3)]
 
 
 def test_a_resume_from_any_sequence_misses_nothing_but_what_a_snapshot_stands_for(bench: Bench) -> None:
