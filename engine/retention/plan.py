@@ -57,7 +57,7 @@ def decide(backups: Sequence[Candidate], floor: int, now: datetime) -> list[Deci
         kept.setdefault(backup_id, _decision(known[backup_id], Code.CHAIN_NEEDS_IT, message))
     going = [backup for backup in backups if backup.backup_id not in kept]
     going.sort(key=lambda backup: -sum(1 for _ in _ancestors(known, backup)))
-    return [kept[b.backup_id] for b in backups if b.backup_id in kept] + [_expired(b, now) for b in going]
+    return [kept[b.backup_id] for b in backups if b.backup_id in kept] + [_by_time(b, now) for b in going]
 
 
 def _by_themselves(backups: Sequence[Candidate], now: datetime) -> dict[uuid.UUID, Decision]:
@@ -71,7 +71,7 @@ def _by_themselves(backups: Sequence[Candidate], now: datetime) -> dict[uuid.UUI
         elif backup.expires_at is None:
             kept[backup.backup_id] = _decision(backup, Code.NOT_EXPIRED, "it has no time at which it may go")
         elif backup.expires_at > now:
-            kept[backup.backup_id] = _expired(backup, now)
+            kept[backup.backup_id] = _by_time(backup, now)
     return kept
 
 
@@ -109,7 +109,7 @@ def _ancestors(known: Mapping[uuid.UUID, Candidate], backup: Candidate) -> Itera
         yield backup
 
 
-def _expired(backup: Candidate, now: datetime) -> Decision:
+def _by_time(backup: Candidate, now: datetime) -> Decision:
     assert backup.expires_at is not None, "what has no time stays"
     return by_time(
         "backups", backup.backup_id, backup.expires_at, backup.size, now, entity_types=sorted(backup.entity_types)

@@ -276,7 +276,7 @@ class Backup(_message.Message):
     held: _builtins.bool
     """True if a hold keeps it."""
     freeable_size_bytes: _builtins.int
-    """Bytes that deleting it would free."""
+    """Bytes that deleting it would free; 0 while others build on it, since deleting it is refused then."""
     job_id: _builtins.str
     """The job that makes it."""
     schedule_id: _builtins.str
