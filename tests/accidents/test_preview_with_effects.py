@@ -74,6 +74,6 @@ def test_an_abandoned_preview_has_no_effect_at_all(fresh: Callable[[str], World]
         events = session.scalars(
             select(AuditEventRow).where(AuditEventRow.resource_id == str(row.id), AuditEventRow.kind != "DENIAL")
         ).all()
-    assert {event.operation for event in events} <= {"imports.create", "imports.cancel"}
+    assert {event.operation for event in events} <= {"imports.create", "imports.cancel", "retention.remove"}
     assert row.report is None
     assert row.successful_records in (None, 0)

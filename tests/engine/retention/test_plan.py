@@ -181,7 +181,7 @@ def _stays(backups: Sequence[Candidate], floor: int) -> set[uuid.UUID]:
     return kept
 
 
-@examples(120, 5_000)
+@examples(60, 5_000)
 @given(repositories(), st.integers(1, 4))
 def test_nothing_that_must_stay_goes_and_all_else_does(backups: list[Candidate], floor: int) -> None:
     decisions = decide(backups, floor, NOW)
