@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 
 S = ExportStatus
 
-SWEEP_MARGIN = timedelta(hours=1)
-"""An expired export's file outlives it a little: what expires the export and what sweeps artifacts are two duties."""
-
 
 @dataclass(frozen=True)
 class Exported:
@@ -88,7 +85,7 @@ class ExportHandler:
         resources, now = run.resources, run.resources.clock()
         row = _export(session, run.job)
         row.expires_at = now + timedelta(seconds=resources.settings.export_seconds)
-        resources.artifacts.adopt(session, exported.artifact_id, "exports", row.id, row.expires_at + SWEEP_MARGIN)
+        resources.artifacts.adopt(session, exported.artifact_id, "exports", row.id, row.expires_at)
         row.artifact_id, row.sha256 = exported.artifact_id, exported.sha256
         row.snapshot_at = exported.snapshot_at
         row.file_size_bytes, row.record_count = exported.size, sum(written.rows for written in exported.entities)

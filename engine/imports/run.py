@@ -45,9 +45,6 @@ KEPT_WITHOUT_REPORT = timedelta(days=30)
 MOST_REPLANS = 5
 """Plans made anew for one import before it gives up: rows that move so fast are written by somebody else."""
 
-SWEEP_MARGIN = timedelta(hours=1)
-"""An expired plan's artifact outlives it a little: what expires the import and what sweeps artifacts are two duties."""
-
 
 class PlanHandler:
     """From an upload to a plan somebody can look at."""
@@ -114,9 +111,7 @@ class PlanHandler:
             begin_apply(session, resources, row, caller, now)
         else:
             assert row.plan_expires_at is not None
-            resources.artifacts.adopt(
-                session, planned.artifact_id, "imports", row.id, row.plan_expires_at + SWEEP_MARGIN
-            )
+            resources.artifacts.adopt(session, planned.artifact_id, "imports", row.id, row.plan_expires_at)
             move(row, S.AWAITING_APPROVAL, now)
 
 

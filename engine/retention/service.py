@@ -56,7 +56,8 @@ class Retention:
         with self._resources.db.transaction() as session:
             found = clock.note(session, now, self._settle)
         if not found.steady:
-            log.info("retention_waits", until=str(found.until), even_since=str(found.since))
+            if found.since == now:  # once: it goes on for a day
+                log.warning("retention_waits", until=str(found.until))
             return Swept(waits=found.why)
         # Uploads before the imports that want them, files before plans end: each as it was when the sweep began.
         steps: dict[str, Callable[[datetime], int]] = {

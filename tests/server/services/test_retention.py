@@ -10,11 +10,12 @@ from typing import Any
 
 import grpc
 import pytest
-from dataops.v1 import backups_pb2, schedules_pb2, schedules_pb2_grpc
+from dataops.v1 import backups_pb2, common_pb2, schedules_pb2, schedules_pb2_grpc
 
 from engine.clock import utc_now
-from engine.db.models import BackupRow
+from engine.db.models import AuditEventRow, BackupRow
 from engine.retention.service import Retention
+from server.convert.audit import event_to_pb
 from server.services.schedules import ScheduleService
 from tests.server.rpc import Edge
 from tests.server.services.kit import by, refusal
@@ -83,6 +84,19 @@ async def test_decisions_come_in_pages_with_what_all_removals_free(client, edge,
         grpc.StatusCode.FAILED_PRECONDITION,
         "BACKUP_IN_USE",
     )
+
+
+def test_the_audit_log_names_dataops_itself():
+    values = {"kind": "INTENT", "operation": "retention.remove", "principal_id": uuid.UUID(int=0), "issuer": "dataops"}
+    row = AuditEventRow(
+        id=uuid.uuid4(), at=utc_now(), subject="retention", outcome="", details={}, context={}, **values
+    )
+    row.resource_type, row.resource_id = "backups", "1"
+
+    who = event_to_pb(row).context.principal
+    assert (who.kind, who.subject) == (common_pb2.PRINCIPAL_KIND_SYSTEM, "retention")
+    row.issuer = "dataops-admin"  # a person on the host
+    assert event_to_pb(row).context.principal.kind == common_pb2.PRINCIPAL_KIND_UNSPECIFIED
 
 
 async def test_it_is_for_who_may_read_schedules_and_shows_no_more_than_the_lists_do(client, edge, schedules):
