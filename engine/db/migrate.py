@@ -6,6 +6,7 @@ together, so a migration must leave the tables usable by the code of the release
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -99,5 +100,6 @@ def _config(connection: Connection) -> Config:
     return config
 
 
+@functools.cache  # it runs every migration's file to find out which revision it is
 def _scripts() -> ScriptDirectory:
     return ScriptDirectory(str(Path(__file__).parent / "migrations"))
