@@ -31,7 +31,8 @@ def stored(world: World, artifact_id: object, stream: str | None = None) -> Path
         found = select(ArtifactPartRow).where(ArtifactPartRow.artifact_id == artifact_id)
         part = next(p for p in session.scalars(found) if stream in (None, p.stream))
     name = part.name
-    return next(p for p in Path(world.resources.settings.artifacts).rglob("*") if p.is_file() and p.name in name)
+    folder = Path(world.resources.settings.artifacts)
+    return next(p for p in folder.rglob("*") if p.is_file() and str(p).endswith(name))
 
 
 def damage(path: Path, how: str, other: Path) -> None:
