@@ -24,6 +24,7 @@ _sym_db = _symbol_database.Default()
 
 from dataops.v1 import backups_pb2 as dataops_dot_v1_dot_backups__pb2
 from dataops.v1 import catalog_pb2 as dataops_dot_v1_dot_catalog__pb2
+from dataops.v1 import common_pb2 as dataops_dot_v1_dot_common__pb2
 from dataops.v1 import exports_pb2 as dataops_dot_v1_dot_exports__pb2
 from dataops.v1 import imports_pb2 as dataops_dot_v1_dot_imports__pb2
 from dataops.v1 import jobs_pb2 as dataops_dot_v1_dot_jobs__pb2
@@ -31,7 +32,7 @@ from dataops.v1 import options_pb2 as dataops_dot_v1_dot_options__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x64\x61taops/v1/overview.proto\x12\ndataops.v1\x1a\x18\x64\x61taops/v1/backups.proto\x1a\x18\x64\x61taops/v1/catalog.proto\x1a\x18\x64\x61taops/v1/exports.proto\x1a\x18\x64\x61taops/v1/imports.proto\x1a\x15\x64\x61taops/v1/jobs.proto\x1a\x18\x64\x61taops/v1/options.proto\x1a\x1fgoogle/protobuf/timestamp.proto\".\n\x12GetOverviewRequest\x12\x18\n\x06recent\x18\x01 \x01(\x05\x42\x08\x8a\xb5\x18\x04(\x00\x30\x32\"\xbb\x03\n\x13GetOverviewResponse\x12\'\n\x0blast_backup\x18\x01 \x01(\x0b\x32\x12.dataops.v1.Backup\x12\x37\n\x13last_good_backup_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x39\n\x15last_proven_backup_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12<\n\x18next_scheduled_backup_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11\x61vailable_backups\x18\x05 \x01(\x03\x12*\n\x0erecent_exports\x18\x06 \x03(\x0b\x32\x12.dataops.v1.Export\x12*\n\x0erecent_imports\x18\x07 \x03(\x0b\x32\x12.dataops.v1.Import\x12$\n\x0b\x61\x63tive_jobs\x18\x08 \x03(\x0b\x32\x0f.dataops.v1.Job\x12\x30\n\tuncovered\x18\t \x03(\x0b\x32\x1d.dataops.v1.UncoveredRelation2x\n\x0fOverviewService\x12\x65\n\x0bGetOverview\x12\x1e.dataops.v1.GetOverviewRequest\x1a\x1f.dataops.v1.GetOverviewResponse\"\x15\x8a\xb5\x18\roverview.read\x90\xb5\x18\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x64\x61taops/v1/overview.proto\x12\ndataops.v1\x1a\x18\x64\x61taops/v1/backups.proto\x1a\x18\x64\x61taops/v1/catalog.proto\x1a\x17\x64\x61taops/v1/common.proto\x1a\x18\x64\x61taops/v1/exports.proto\x1a\x18\x64\x61taops/v1/imports.proto\x1a\x15\x64\x61taops/v1/jobs.proto\x1a\x18\x64\x61taops/v1/options.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaa\x01\n\x10ScheduleConcerns\x12\x13\n\x0bschedule_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12-\n\x08\x63oncerns\x18\x03 \x03(\x0e\x32\x1b.dataops.v1.ScheduleConcern\x12/\n\x0bnext_run_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x66\x61iled_runs\x18\x05 \x01(\x03\"\xb5\x01\n\x0fScheduleSummary\x12\x11\n\tschedules\x18\x01 \x01(\x03\x12\x0e\n\x06paused\x18\x02 \x01(\x03\x12\x0f\n\x07overdue\x18\x03 \x01(\x03\x12\x13\n\x0bmissed_runs\x18\x04 \x01(\x03\x12\x14\n\x0cskipped_runs\x18\x05 \x01(\x03\x12\x13\n\x0b\x66\x61iled_runs\x18\x06 \x01(\x03\x12.\n\x08\x63oncerns\x18\x07 \x03(\x0b\x32\x1c.dataops.v1.ScheduleConcerns\".\n\x12GetOverviewRequest\x12\x18\n\x06recent\x18\x01 \x01(\x05\x42\x08\x8a\xb5\x18\x04(\x00\x30\x32\"\x8c\x07\n\x13GetOverviewResponse\x12\'\n\x0blast_backup\x18\x01 \x01(\x0b\x32\x12.dataops.v1.Backup\x12\x37\n\x13last_good_backup_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x39\n\x15last_proven_backup_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12<\n\x18next_scheduled_backup_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11\x61vailable_backups\x18\x05 \x01(\x03\x12*\n\x0erecent_exports\x18\x06 \x03(\x0b\x32\x12.dataops.v1.Export\x12*\n\x0erecent_imports\x18\x07 \x03(\x0b\x32\x12.dataops.v1.Import\x12$\n\x0b\x61\x63tive_jobs\x18\x08 \x03(\x0b\x32\x0f.dataops.v1.Job\x12\x30\n\tuncovered\x18\t \x03(\x0b\x32\x1d.dataops.v1.UncoveredRelation\x12)\n\x05\x61s_of\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12;\n\x17newest_proven_backup_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x38\n\x14\x61ll_entities_good_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12:\n\x16\x61ll_entities_proven_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x14unprotected_entities\x18\x0e \x03(\t\x12 \n\x18unprotected_entity_count\x18\x0f \x01(\x03\x12\x17\n\x0f\x64\x61maged_backups\x18\x10 \x01(\x03\x12.\n\tschedules\x18\x11 \x01(\x0b\x32\x1b.dataops.v1.ScheduleSummary\x12\x18\n\x10\x61\x63tive_job_count\x18\x12 \x01(\x03\x12\x17\n\x0funcovered_count\x18\x13 \x01(\x03\x12\x10\n\x08withheld\x18\x14 \x03(\t\x12#\n\x07notices\x18\x15 \x03(\x0b\x32\x12.dataops.v1.Notice*\x8c\x01\n\x0fScheduleConcern\x12 \n\x1cSCHEDULE_CONCERN_UNSPECIFIED\x10\x00\x12\x1b\n\x17SCHEDULE_CONCERN_PAUSED\x10\x01\x12\x1c\n\x18SCHEDULE_CONCERN_OVERDUE\x10\x02\x12\x1c\n\x18SCHEDULE_CONCERN_FAILING\x10\x03\x32x\n\x0fOverviewService\x12\x65\n\x0bGetOverview\x12\x1e.dataops.v1.GetOverviewRequest\x1a\x1f.dataops.v1.GetOverviewResponse\"\x15\x8a\xb5\x18\roverview.read\x90\xb5\x18\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,10 +43,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETOVERVIEWREQUEST'].fields_by_name['recent']._serialized_options = b'\212\265\030\004(\00002'
   _globals['_OVERVIEWSERVICE'].methods_by_name['GetOverview']._loaded_options = None
   _globals['_OVERVIEWSERVICE'].methods_by_name['GetOverview']._serialized_options = b'\212\265\030\roverview.read\220\265\030\001'
-  _globals['_GETOVERVIEWREQUEST']._serialized_start=227
-  _globals['_GETOVERVIEWREQUEST']._serialized_end=273
-  _globals['_GETOVERVIEWRESPONSE']._serialized_start=276
-  _globals['_GETOVERVIEWRESPONSE']._serialized_end=719
-  _globals['_OVERVIEWSERVICE']._serialized_start=721
-  _globals['_OVERVIEWSERVICE']._serialized_end=841
+  _globals['_SCHEDULECONCERN']._serialized_start=1569
+  _globals['_SCHEDULECONCERN']._serialized_end=1709
+  _globals['_SCHEDULECONCERNS']._serialized_start=253
+  _globals['_SCHEDULECONCERNS']._serialized_end=423
+  _globals['_SCHEDULESUMMARY']._serialized_start=426
+  _globals['_SCHEDULESUMMARY']._serialized_end=607
+  _globals['_GETOVERVIEWREQUEST']._serialized_start=609
+  _globals['_GETOVERVIEWREQUEST']._serialized_end=655
+  _globals['_GETOVERVIEWRESPONSE']._serialized_start=658
+  _globals['_GETOVERVIEWRESPONSE']._serialized_end=1566
+  _globals['_OVERVIEWSERVICE']._serialized_start=1711
+  _globals['_OVERVIEWSERVICE']._serialized_end=1831
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from dataops.v1 import backups_pb2 as _backups_pb2
 from dataops.v1 import catalog_pb2 as _catalog_pb2
+from dataops.v1 import common_pb2 as _common_pb2
 from dataops.v1 import exports_pb2 as _exports_pb2
 from dataops.v1 import imports_pb2 as _imports_pb2
 from dataops.v1 import jobs_pb2 as _jobs_pb2
@@ -13,6 +14,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -23,6 +25,124 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ScheduleConcern:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ScheduleConcernEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ScheduleConcern.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SCHEDULE_CONCERN_UNSPECIFIED: _ScheduleConcern.ValueType  # 0
+    """Never used."""
+    SCHEDULE_CONCERN_PAUSED: _ScheduleConcern.ValueType  # 1
+    """It is paused: it makes no backups."""
+    SCHEDULE_CONCERN_OVERDUE: _ScheduleConcern.ValueType  # 2
+    """Its time is over by more than five minutes and it has not fired: no worker looks."""
+    SCHEDULE_CONCERN_FAILING: _ScheduleConcern.ValueType  # 3
+    """Backups of it failed, or could not be started, since its last good one."""
+
+class ScheduleConcern(_ScheduleConcern, metaclass=_ScheduleConcernEnumTypeWrapper):
+    """What of a schedule needs somebody to look."""
+
+SCHEDULE_CONCERN_UNSPECIFIED: ScheduleConcern.ValueType  # 0
+"""Never used."""
+SCHEDULE_CONCERN_PAUSED: ScheduleConcern.ValueType  # 1
+"""It is paused: it makes no backups."""
+SCHEDULE_CONCERN_OVERDUE: ScheduleConcern.ValueType  # 2
+"""Its time is over by more than five minutes and it has not fired: no worker looks."""
+SCHEDULE_CONCERN_FAILING: ScheduleConcern.ValueType  # 3
+"""Backups of it failed, or could not be started, since its last good one."""
+Global___ScheduleConcern: _TypeAlias = ScheduleConcern  # noqa: Y015
+
+@_typing.final
+class ScheduleConcerns(_message.Message):
+    """One schedule that needs somebody to look."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEDULE_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    CONCERNS_FIELD_NUMBER: _builtins.int
+    NEXT_RUN_AT_FIELD_NUMBER: _builtins.int
+    FAILED_RUNS_FIELD_NUMBER: _builtins.int
+    schedule_id: _builtins.str
+    """The schedule."""
+    name: _builtins.str
+    """Its name."""
+    failed_runs: _builtins.int
+    """Its times since its last good backup that made none: the backup failed, or could not be started."""
+    @_builtins.property
+    def concerns(self) -> _containers.RepeatedScalarFieldContainer[Global___ScheduleConcern.ValueType]:
+        """Why; at least one."""
+
+    @_builtins.property
+    def next_run_at(self) -> _timestamp_pb2.Timestamp:
+        """When it should fire, or should have fired; absent while it is paused."""
+
+    def __init__(
+        self,
+        *,
+        schedule_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        concerns: _abc.Iterable[Global___ScheduleConcern.ValueType] | None = ...,
+        next_run_at: _timestamp_pb2.Timestamp | None = ...,
+        failed_runs: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["next_run_at", b"next_run_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concerns", b"concerns", "failed_runs", b"failed_runs", "name", b"name", "next_run_at", b"next_run_at", "schedule_id", b"schedule_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScheduleConcerns: _TypeAlias = ScheduleConcerns  # noqa: Y015
+
+@_typing.final
+class ScheduleSummary(_message.Message):
+    """Schedules of backups, together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEDULES_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    OVERDUE_FIELD_NUMBER: _builtins.int
+    MISSED_RUNS_FIELD_NUMBER: _builtins.int
+    SKIPPED_RUNS_FIELD_NUMBER: _builtins.int
+    FAILED_RUNS_FIELD_NUMBER: _builtins.int
+    CONCERNS_FIELD_NUMBER: _builtins.int
+    schedules: _builtins.int
+    """Those there are, paused ones among them."""
+    paused: _builtins.int
+    """Those that are paused."""
+    overdue: _builtins.int
+    """Those whose time is over by more than five minutes."""
+    missed_runs: _builtins.int
+    """Their times that passed in downtime beyond the catch-up window, all told."""
+    skipped_runs: _builtins.int
+    """Their times left out because the last run went on, all told."""
+    failed_runs: _builtins.int
+    """Times since the last good backup of their schedule that made none, all told."""
+    @_builtins.property
+    def concerns(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScheduleConcerns]:
+        """Those that need somebody to look, at most 50."""
+
+    def __init__(
+        self,
+        *,
+        schedules: _builtins.int = ...,
+        paused: _builtins.int = ...,
+        overdue: _builtins.int = ...,
+        missed_runs: _builtins.int = ...,
+        skipped_runs: _builtins.int = ...,
+        failed_runs: _builtins.int = ...,
+        concerns: _abc.Iterable[Global___ScheduleConcerns] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concerns", b"concerns", "failed_runs", b"failed_runs", "missed_runs", b"missed_runs", "overdue", b"overdue", "paused", b"paused", "schedules", b"schedules", "skipped_runs", b"skipped_runs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScheduleSummary: _TypeAlias = ScheduleSummary  # noqa: Y015
 
 @_typing.final
 class GetOverviewRequest(_message.Message):
@@ -48,7 +168,7 @@ Global___GetOverviewRequest: _TypeAlias = GetOverviewRequest  # noqa: Y015
 
 @_typing.final
 class GetOverviewResponse(_message.Message):
-    """The overview."""
+    """The overview. A backup is good when it is complete and no verification has found it damaged since."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -61,19 +181,39 @@ class GetOverviewResponse(_message.Message):
     RECENT_IMPORTS_FIELD_NUMBER: _builtins.int
     ACTIVE_JOBS_FIELD_NUMBER: _builtins.int
     UNCOVERED_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
+    NEWEST_PROVEN_BACKUP_AT_FIELD_NUMBER: _builtins.int
+    ALL_ENTITIES_GOOD_AT_FIELD_NUMBER: _builtins.int
+    ALL_ENTITIES_PROVEN_AT_FIELD_NUMBER: _builtins.int
+    UNPROTECTED_ENTITIES_FIELD_NUMBER: _builtins.int
+    UNPROTECTED_ENTITY_COUNT_FIELD_NUMBER: _builtins.int
+    DAMAGED_BACKUPS_FIELD_NUMBER: _builtins.int
+    SCHEDULES_FIELD_NUMBER: _builtins.int
+    ACTIVE_JOB_COUNT_FIELD_NUMBER: _builtins.int
+    UNCOVERED_COUNT_FIELD_NUMBER: _builtins.int
+    WITHHELD_FIELD_NUMBER: _builtins.int
+    NOTICES_FIELD_NUMBER: _builtins.int
     available_backups: _builtins.int
-    """Backups that can be restored."""
+    """Backups that can be restored: the good ones."""
+    unprotected_entity_count: _builtins.int
+    """How many such entities there are."""
+    damaged_backups: _builtins.int
+    """Complete backups that a verification found damaged; they are not available."""
+    active_job_count: _builtins.int
+    """Jobs that run or wait, shown or not."""
+    uncovered_count: _builtins.int
+    """Relations that no backup covers, shown or not."""
     @_builtins.property
     def last_backup(self) -> _backups_pb2.Backup:
         """The newest backup, good or not; absent if there is none."""
 
     @_builtins.property
     def last_good_backup_at(self) -> _timestamp_pb2.Timestamp:
-        """When the newest good backup was taken; absent if there is none."""
+        """When the newest good backup was taken, whatever it holds; absent if there is none."""
 
     @_builtins.property
     def last_proven_backup_at(self) -> _timestamp_pb2.Timestamp:
-        """When a backup was last proven restorable; absent if never."""
+        """When a good backup was last proven restorable, which is a good verification of level RESTORED; absent if never."""
 
     @_builtins.property
     def next_scheduled_backup_at(self) -> _timestamp_pb2.Timestamp:
@@ -89,11 +229,47 @@ class GetOverviewResponse(_message.Message):
 
     @_builtins.property
     def active_jobs(self) -> _containers.RepeatedCompositeFieldContainer[_jobs_pb2.Job]:
-        """Jobs that wait or run."""
+        """Jobs that run, then those that wait, newest first, at most 50."""
 
     @_builtins.property
     def uncovered(self) -> _containers.RepeatedCompositeFieldContainer[_catalog_pb2.UncoveredRelation]:
-        """What no backup covers, and why."""
+        """What no backup covers, and why; at most 100."""
+
+    @_builtins.property
+    def as_of(self) -> _timestamp_pb2.Timestamp:
+        """When this was seen: what ages are counted from."""
+
+    @_builtins.property
+    def newest_proven_backup_at(self) -> _timestamp_pb2.Timestamp:
+        """When the newest backup was taken that is proven restorable; absent if none is."""
+
+    @_builtins.property
+    def all_entities_good_at(self) -> _timestamp_pb2.Timestamp:
+        """The moment that every entity has a good backup of, or of later: the oldest among the newest good ones of each
+        entity. Absent if an entity has none, or the platform cannot be asked which there are.
+        """
+
+    @_builtins.property
+    def all_entities_proven_at(self) -> _timestamp_pb2.Timestamp:
+        """The same of backups that are proven restorable."""
+
+    @_builtins.property
+    def unprotected_entities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Entities that could be backed up and are in no good backup, by name, at most 100."""
+
+    @_builtins.property
+    def schedules(self) -> Global___ScheduleSummary:
+        """Schedules of backups; absent if the caller may see none."""
+
+    @_builtins.property
+    def withheld(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the caller's roles permit nothing of and is left out for it: `backups`, `catalog`, `exports`, `imports`,
+        `jobs`, `schedules`.
+        """
+
+    @_builtins.property
+    def notices(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Notice]:
+        """What could not be told now, and why."""
 
     def __init__(
         self,
@@ -107,10 +283,22 @@ class GetOverviewResponse(_message.Message):
         recent_imports: _abc.Iterable[_imports_pb2.Import] | None = ...,
         active_jobs: _abc.Iterable[_jobs_pb2.Job] | None = ...,
         uncovered: _abc.Iterable[_catalog_pb2.UncoveredRelation] | None = ...,
+        as_of: _timestamp_pb2.Timestamp | None = ...,
+        newest_proven_backup_at: _timestamp_pb2.Timestamp | None = ...,
+        all_entities_good_at: _timestamp_pb2.Timestamp | None = ...,
+        all_entities_proven_at: _timestamp_pb2.Timestamp | None = ...,
+        unprotected_entities: _abc.Iterable[_builtins.str] | None = ...,
+        unprotected_entity_count: _builtins.int = ...,
+        damaged_backups: _builtins.int = ...,
+        schedules: Global___ScheduleSummary | None = ...,
+        active_job_count: _builtins.int = ...,
+        uncovered_count: _builtins.int = ...,
+        withheld: _abc.Iterable[_builtins.str] | None = ...,
+        notices: _abc.Iterable[_common_pb2.Notice] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last_backup", b"last_backup", "last_good_backup_at", b"last_good_backup_at", "last_proven_backup_at", b"last_proven_backup_at", "next_scheduled_backup_at", b"next_scheduled_backup_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["all_entities_good_at", b"all_entities_good_at", "all_entities_proven_at", b"all_entities_proven_at", "as_of", b"as_of", "last_backup", b"last_backup", "last_good_backup_at", b"last_good_backup_at", "last_proven_backup_at", b"last_proven_backup_at", "newest_proven_backup_at", b"newest_proven_backup_at", "next_scheduled_backup_at", b"next_scheduled_backup_at", "schedules", b"schedules"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_jobs", b"active_jobs", "available_backups", b"available_backups", "last_backup", b"last_backup", "last_good_backup_at", b"last_good_backup_at", "last_proven_backup_at", b"last_proven_backup_at", "next_scheduled_backup_at", b"next_scheduled_backup_at", "recent_exports", b"recent_exports", "recent_imports", b"recent_imports", "uncovered", b"uncovered"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_job_count", b"active_job_count", "active_jobs", b"active_jobs", "all_entities_good_at", b"all_entities_good_at", "all_entities_proven_at", b"all_entities_proven_at", "as_of", b"as_of", "available_backups", b"available_backups", "damaged_backups", b"damaged_backups", "last_backup", b"last_backup", "last_good_backup_at", b"last_good_backup_at", "last_proven_backup_at", b"last_proven_backup_at", "newest_proven_backup_at", b"newest_proven_backup_at", "next_scheduled_backup_at", b"next_scheduled_backup_at", "notices", b"notices", "recent_exports", b"recent_exports", "recent_imports", b"recent_imports", "schedules", b"schedules", "uncovered", b"uncovered", "uncovered_count", b"uncovered_count", "unprotected_entities", b"unprotected_entities", "unprotected_entity_count", b"unprotected_entity_count", "withheld", b"withheld"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

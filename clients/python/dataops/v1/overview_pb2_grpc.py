@@ -47,7 +47,8 @@ class OverviewServiceServicer:
     """
 
     def GetOverview(self, request, context):
-        """Shows the state of backups, exports, imports and jobs in one answer, as far as the caller may see them.
+        """Shows the state of backups, exports, imports and jobs in one answer, as far as the caller may see them:
+        each part as the list call of its noun would. What the caller may see nothing of is named in `withheld`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

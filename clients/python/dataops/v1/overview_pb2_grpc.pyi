@@ -34,7 +34,9 @@ class OverviewServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> OverviewServiceAsyncStub: ...
     GetOverview: _grpc.UnaryUnaryMultiCallable[_overview_pb2.GetOverviewRequest, _overview_pb2.GetOverviewResponse]
-    """Shows the state of backups, exports, imports and jobs in one answer, as far as the caller may see them."""
+    """Shows the state of backups, exports, imports and jobs in one answer, as far as the caller may see them:
+    each part as the list call of its noun would. What the caller may see nothing of is named in `withheld`.
+    """
 
 @_typing.type_check_only
 class OverviewServiceAsyncStub(OverviewServiceStub):
@@ -42,7 +44,9 @@ class OverviewServiceAsyncStub(OverviewServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetOverview: _aio.UnaryUnaryMultiCallable[_overview_pb2.GetOverviewRequest, _overview_pb2.GetOverviewResponse]  # type: ignore[assignment]
-    """Shows the state of backups, exports, imports and jobs in one answer, as far as the caller may see them."""
+    """Shows the state of backups, exports, imports and jobs in one answer, as far as the caller may see them:
+    each part as the list call of its noun would. What the caller may see nothing of is named in `withheld`.
+    """
 
 class OverviewServiceServicer(metaclass=_abc_1.ABCMeta):
     """What the admin page's first screen shows."""
@@ -53,6 +57,8 @@ class OverviewServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _overview_pb2.GetOverviewRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_overview_pb2.GetOverviewResponse, _abc.Awaitable[_overview_pb2.GetOverviewResponse]]:
-        """Shows the state of backups, exports, imports and jobs in one answer, as far as the caller may see them."""
+        """Shows the state of backups, exports, imports and jobs in one answer, as far as the caller may see them:
+        each part as the list call of its noun would. What the caller may see nothing of is named in `withheld`.
+        """
 
 def add_OverviewServiceServicer_to_server(servicer: OverviewServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
