@@ -34,6 +34,7 @@ from engine.errors import InvalidRequest
 from engine.exports.service import Exports
 from engine.imports.service import Imports
 from engine.jobs.calls import Jobs
+from engine.overview.service import Overview
 from engine.resources import Resources
 from engine.restores.service import Restores
 from engine.retention.service import Retention
@@ -65,6 +66,7 @@ from server.services.exports import ExportService
 from server.services.health import HealthService
 from server.services.imports import ImportService
 from server.services.jobs import JobService, Watched, WatchRendering
+from server.services.overview import OverviewService
 from server.services.restores import RestoreService
 from server.services.schedules import ScheduleService
 from server.services.uploads import UploadService
@@ -185,6 +187,7 @@ def add_services(
     exports = ExportService(Exports(resources), downloads, principals, offload, drain)
     backups = BackupService(Backups(resources), principals, offload)
     restores = RestoreService(Restores(resources), principals, offload, resources.clock)
+    overview = OverviewService(Overview(resources), principals, offload)
     catalog_pb2_grpc.add_CatalogServiceServicer_to_server(CatalogService(resources, offload), server)
     uploads_pb2_grpc.add_UploadServiceServicer_to_server(UploadService(uploads, streams, principals, offload), server)
     imports_pb2_grpc.add_ImportServiceServicer_to_server(imports, server)
@@ -198,6 +201,7 @@ def add_services(
     jobs_pb2_grpc.add_JobServiceServicer_to_server(JobService(jobs, feed, offload, standings), server)
     audit_pb2_grpc.add_AuditServiceServicer_to_server(AuditService(resources, offload), server)  # type: ignore[abstract]
     access_pb2_grpc.add_AccessServiceServicer_to_server(AccessService(resources, offload), server)  # type: ignore[abstract]
+    overview_pb2_grpc.add_OverviewServiceServicer_to_server(overview, server)
     health_pb2_grpc.add_HealthServicer_to_server(HealthService(drain), server)
     _add_unbuilt(server)
     names = [service.full_name for service in SERVICES]
@@ -208,6 +212,5 @@ def _add_unbuilt(server: grpc.aio.Server) -> None:
     """Services of which nothing is built: their rpcs are known, and `Unbuilt` answers before these bases are asked."""
     for module, service in (
         (webhooks_pb2_grpc, "WebhookService"),
-        (overview_pb2_grpc, "OverviewService"),
     ):
         getattr(module, f"add_{service}Servicer_to_server")(getattr(module, f"{service}Servicer")(), server)

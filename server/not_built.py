@@ -27,5 +27,4 @@ NOT_BUILT: frozenset[str] = frozenset(
     | _rpcs("WebhookService", "CreateWebhook", "ListWebhooks", "DeleteWebhook", "ListDeliveries")
     | _rpcs("AuditService", "VerifyAuditLog", "ExportAuditLog")
     | _rpcs("AccessService", "PutRole", "DeleteRole")
-    | _rpcs("OverviewService", "GetOverview")
 )

@@ -42,8 +42,12 @@ def not_covered(connection: Connection, catalog: Catalog) -> list[dict[str, str]
     """`{name, why}` of everything in the configured schemas, and of the database, that no backup can hold."""
     found = [{"name": other.name, "why": other.why} for other in catalog.not_covered]
     found += [{"name": e.name, "why": why} for e in catalog.entities() if (why := not_backed_up(e))]
-    (large,) = one_row(connection, sql.SQL("SELECT EXISTS (SELECT FROM pg_largeobject_metadata)").format())
-    return [*found, DEFINITIONS, *([LARGE_OBJECTS] if large else [])]
+    return [*found, DEFINITIONS, *([LARGE_OBJECTS] if has_large_objects(connection) else [])]
+
+
+def has_large_objects(connection: Connection) -> bool:
+    """Whether the database holds any."""
+    return bool(one_row(connection, sql.SQL("SELECT EXISTS (SELECT FROM pg_largeobject_metadata)").format())[0])
 
 
 def sequences_of(connection: Connection, entity: Entity) -> Iterator[BackedSequence]:

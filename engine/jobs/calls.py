@@ -73,12 +73,14 @@ class Jobs:
 
     def list(self, caller: Caller, wanted: JobFilter, paging: Paging) -> tuple[Page[JobRow], JobFacts]:
         """One page, newest first, of the jobs that the caller may read."""
-        if not caller.may("jobs.read", ANY):
-            held = map(Permission.parse, caller.permissions)
-            wanted = replace(wanted, entities=tuple({p.entity for p in held if p.covers("jobs.read")}))
         with self._db.transaction() as session:
-            page = service.list_jobs(session, wanted, paging)
+            page = service.list_jobs(session, _permitted(caller, wanted), paging)
             return page, _facts(session, page.items)
+
+    def count(self, caller: Caller, wanted: JobFilter) -> int:
+        """How many there are that the caller may read."""
+        with self._db.transaction() as session:
+            return service.count_jobs(session, _permitted(caller, wanted))
 
     def events(self, caller: Caller, job_id: uuid.UUID, after: int, paging: Paging) -> tuple[JobRow, Page[JobEventRow]]:
         """One page of the job's events behind sequence `after`, in the order they happened.
@@ -146,6 +148,14 @@ class Jobs:
 def entity_types(job: JobRow) -> list[str]:
     """The entities it holds or waits for."""
     return [str(claim["entity"]) for claim in job.claims or []]
+
+
+def _permitted(caller: Caller, wanted: JobFilter) -> JobFilter:
+    """The filter without jobs that the caller may not read."""
+    if caller.may("jobs.read", ANY):
+        return wanted
+    held = map(Permission.parse, caller.permissions)
+    return replace(wanted, entities=tuple({p.entity for p in held if p.covers("jobs.read")}))
 
 
 def _readable(session: Session, caller: Caller, job_id: uuid.UUID) -> JobRow:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import select, text
+from sqlalchemy import Select, func, select, text
 from sqlalchemy.orm import Session
 
 from engine.access import CallContext, Caller, caller_of
@@ -38,6 +38,7 @@ __all__ = [
     "blocked_by",
     "caller_of_job",
     "cancel_job",
+    "count_jobs",
     "create_job",
     "get_job",
     "list_events",
@@ -183,6 +184,15 @@ def retry_job(
 
 def list_jobs(session: Session, wanted: JobFilter, paging: Paging) -> Page[JobRow]:
     """One page of jobs, newest first."""
+    return newest_first(session, _matching(wanted), paging, JobRow.created_at, JobRow.id)
+
+
+def count_jobs(session: Session, wanted: JobFilter) -> int:
+    """How many there are."""
+    return session.scalars(select(func.count()).select_from(_matching(wanted).subquery())).one()
+
+
+def _matching(wanted: JobFilter) -> Select[JobRow]:
     query = select(JobRow)
     if wanted.states:
         query = query.where(JobRow.state.in_(wanted.states))
@@ -194,7 +204,7 @@ def list_jobs(session: Session, wanted: JobFilter, paging: Paging) -> Page[JobRo
         query = query.where(JobRow.resource_id == wanted.resource_id)
     if wanted.entities is not None:
         query = query.where(text(_NO_OTHER_ENTITY).bindparams(entities=list(wanted.entities)))
-    return newest_first(session, query, paging, JobRow.created_at, JobRow.id)
+    return query
 
 
 def list_events(session: Session, job_id: uuid.UUID, after: int, limit: int) -> Sequence[JobEventRow]:

@@ -185,7 +185,7 @@ async def test_every_rpc_of_the_contract_is_served_or_not_built(shared_edge: Edg
 
 
 async def test_not_built_has_its_own_reason(shared_edge: Edge) -> None:
-    refusal = await shared_edge.error("/dataops.v1.OverviewService/GetOverview")
+    refusal = await shared_edge.error(min(NOT_BUILT))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNIMPLEMENTED, "NOT_BUILT")
 
 

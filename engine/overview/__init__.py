@@ -1,0 +1,1 @@
+"""Everything that somebody who looks once a day should see."""
