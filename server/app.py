@@ -210,7 +210,5 @@ def add_services(
 
 def _add_unbuilt(server: grpc.aio.Server) -> None:
     """Services of which nothing is built: their rpcs are known, and `Unbuilt` answers before these bases are asked."""
-    for module, service in (
-        (webhooks_pb2_grpc, "WebhookService"),
-    ):
+    for module, service in ((webhooks_pb2_grpc, "WebhookService"),):
         getattr(module, f"add_{service}Servicer_to_server")(getattr(module, f"{service}Servicer")(), server)

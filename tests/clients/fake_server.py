@@ -19,12 +19,14 @@ from dataops.v1 import (
     exports_pb2_grpc,
     imports_pb2_grpc,
     jobs_pb2_grpc,
+    overview_pb2_grpc,
     restores_pb2_grpc,
     schedules_pb2_grpc,
     uploads_pb2_grpc,
 )
 
 from tests.clients.fake_backups import Backups, Restores
+from tests.clients.fake_overview import Overviews
 from tests.clients.fake_retention import Schedules
 from tests.clients.fake_services import Catalog, Exports, Imports, Jobs, Uploads
 from tests.clients.fake_world import PART, TOKEN, World, refuse
@@ -68,6 +70,7 @@ def serve(world: World, key: bytes, certificate: bytes) -> Iterator[FakeServer]:
     backups_pb2_grpc.add_BackupServiceServicer_to_server(Backups(world), server)
     restores_pb2_grpc.add_RestoreServiceServicer_to_server(Restores(world), server)
     schedules_pb2_grpc.add_ScheduleServiceServicer_to_server(Schedules(world), server)  # type: ignore[abstract]
+    overview_pb2_grpc.add_OverviewServiceServicer_to_server(Overviews(world), server)
     credentials = grpc.ssl_server_credentials([(key, certificate)])
     port = server.add_secure_port("127.0.0.1:0", credentials)
     server.start()

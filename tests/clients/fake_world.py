@@ -14,6 +14,7 @@ from dataops.v1 import (
     exports_pb2,
     imports_pb2,
     jobs_pb2,
+    overview_pb2,
     restores_pb2,
     schedules_pb2,
     uploads_pb2,
@@ -129,6 +130,7 @@ class World:
     retained: list[schedules_pb2.RetentionDecision] = field(default_factory=list)
     losses: list[restores_pb2.RestoreLoss] = field(default_factory=list)
     needs_approval: bool = False
+    overview: overview_pb2.GetOverviewResponse = field(default_factory=overview_pb2.GetOverviewResponse)
     started: list[Message] = field(default_factory=list)
     """Requests about backups and restores that start or change something, as they came."""
     user_agents: set[str] = field(default_factory=set)

@@ -6,8 +6,8 @@
         dataops.export_to(Path("copy.csv"), ["users"])
         dataops.create_backup(["users"])
 
-Catalog and connection stand here; what is about jobs, imports, exports, backups and restores stands in the modules of
-those names.
+Catalog and connection stand here; what is about jobs, imports, exports, backups and restores, and the overview,
+stands in the modules of those names.
 Every call raises `dataops_client.errors`; the stubs stand beside it as attributes for what has no method here.
 """
 
@@ -28,6 +28,7 @@ from dataops.v1 import (
     exports_pb2_grpc,
     imports_pb2_grpc,
     jobs_pb2_grpc,
+    overview_pb2_grpc,
     restores_pb2_grpc,
     schedules_pb2_grpc,
     uploads_pb2_grpc,
@@ -38,6 +39,7 @@ from dataops_client.channel import Token, open_channel
 from dataops_client.errors import typed_errors
 from dataops_client.exports import ExportCalls
 from dataops_client.jobs import OnEvent
+from dataops_client.overview import OverviewCalls
 from dataops_client.paging import pages
 from dataops_client.restores import RestoreCalls
 from dataops_client.retention import RetentionCalls
@@ -45,7 +47,7 @@ from dataops_client.retention import RetentionCalls
 __all__ = ["DataOps", "OnEvent"]
 
 
-class DataOps(ExportCalls, BackupCalls, RestoreCalls, RetentionCalls):
+class DataOps(ExportCalls, BackupCalls, RestoreCalls, OverviewCalls, RetentionCalls):
     """A connection to one server. Safe for many threads; close it when done."""
 
     def __init__(self, channel: grpc.Channel) -> None:
@@ -57,6 +59,7 @@ class DataOps(ExportCalls, BackupCalls, RestoreCalls, RetentionCalls):
         self.exports = exports_pb2_grpc.ExportServiceStub(channel)
         self.imports = imports_pb2_grpc.ImportServiceStub(channel)
         self.jobs = jobs_pb2_grpc.JobServiceStub(channel)
+        self.overview = overview_pb2_grpc.OverviewServiceStub(channel)
         self.restores = restores_pb2_grpc.RestoreServiceStub(channel)
         self.schedules = schedules_pb2_grpc.ScheduleServiceStub(channel)
         self.uploads = uploads_pb2_grpc.UploadServiceStub(channel)

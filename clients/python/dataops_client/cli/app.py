@@ -21,6 +21,7 @@ from dataops_client.cli import (
     importing,
     imports,
     jobs,
+    overview,
     restore,
     retention,
     uploads,
@@ -71,6 +72,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("overview")(overview.overview)
 app.command("entities")(catalog.entities)
 app.command("import")(importing.import_file)
 app.add_typer(imports.group, name="imports", help="Look at imports, apply or cancel them.")
