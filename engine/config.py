@@ -66,7 +66,7 @@ class Settings(BaseModel):
     active_key: str = Field("", description="Key id that wraps new data keys; empty: the ring's first.")
 
     listen: str = Field("127.0.0.1:8443", description="Address of the TLS listener for callers with a token.")
-    ready_file: Path | None = Field(None, description="Written as JSON by a server that serves: address, pid.")
+    ready_file: Path | None = Field(None, description="Written as JSON by a server that serves: address, pid, health.")
     max_calls: int = Field(4_096, ge=1, description="Calls under way at once, watches among them.")
     tls_cert_file: Path | None = Field(None, description="PEM chain of the server.")
     tls_key_file: Path | None = Field(None, description="PEM key of the server.")
@@ -113,6 +113,10 @@ class Settings(BaseModel):
     look_seconds: float = Field(2, gt=0, description="How often a worker looks for jobs without being rung.")
     watch_heartbeat_seconds: float = Field(15, gt=0, description="How often an idle watch says it is alive.")
     sweep_seconds: float = Field(60, gt=0, description="How often orphans and expired artifacts are swept.")
+    health_listen: str = Field(
+        "", description="Address of /livez, /readyz and /metrics (plain HTTP, port 0: any free one); empty: off."
+    )
+    health_public: bool = Field(False, description="Let health_listen be an address that other hosts can reach.")
     log_format: str = Field("json", pattern="^(json|text)$", description="json for machines, text for people.")
     fault_hooks: bool = Field(False, description="Honour DATAOPS_FAULT_* hooks; for tests only.")
 

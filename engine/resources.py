@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from engine.artifacts import ArtifactStore
 from engine.backups.repository import Repository
@@ -13,6 +13,7 @@ from engine.crypto.keyring import KeyRing
 from engine.db.database import Database
 from engine.db.migrate import require_revision
 from engine.db.platform import Platform
+from engine.health.meters import Meters
 from engine.jobs.doorbell import Doorbell
 from engine.storage import storage_from
 
@@ -29,6 +30,7 @@ class Resources:
     catalogs: CatalogSource
     bell: Doorbell
     clock: Clock = utc_now
+    meters: Meters = field(default_factory=Meters)
 
     def close(self) -> None:
         self.bell.close()
@@ -50,7 +52,7 @@ def open_resources(settings: Settings, *, name: str, pool_size: int) -> Resource
     try:
         require_revision(db.engine)
         platform = Platform(settings.platform_dsn)
-        artifacts = ArtifactStore(db, storage, keys)
+        artifacts, meters = ArtifactStore(db, storage, keys), Meters()
         return Resources(
             settings=settings,
             db=db,
@@ -58,7 +60,8 @@ def open_resources(settings: Settings, *, name: str, pool_size: int) -> Resource
             artifacts=artifacts,
             repository=Repository(storage, keys, artifacts.vault),
             catalogs=CatalogSource(platform, settings.platform_schemas, settings.catalog_file),
-            bell=Doorbell(settings.redis_url),
+            bell=Doorbell(settings.redis_url, meters.rings_failed.inc),
+            meters=meters,
         )
     except BaseException:
         db.close()

@@ -53,7 +53,7 @@ def require_revision(db: Engine) -> str:
         FailedPrecondition: SCHEMA_REVISION when there is none, or one outside that range.
         Unavailable: CONTROL_UNREACHABLE.
     """
-    known = [script.revision for script in reversed(list(_scripts().walk_revisions()))]
+    known = known_revisions()
     try:
         with db.connect() as connection:
             found = _current(connection)
@@ -70,6 +70,11 @@ def require_revision(db: Engine) -> str:
             reason="SCHEMA_REVISION",
         )
     return found
+
+
+def known_revisions() -> list[str]:
+    """The revisions of this release, oldest first."""
+    return [script.revision for script in reversed(list(_scripts().walk_revisions()))]
 
 
 def differences(db: Engine) -> list[Any]:

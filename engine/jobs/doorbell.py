@@ -47,7 +47,9 @@ def make_broker(redis_url: str, *, answer_seconds: float = 5.0) -> RedisBroker:
 class Doorbell:
     """Rings workers and announces events; one per process, safe on any thread. Without a URL it does nothing."""
 
-    def __init__(self, redis_url: str) -> None:
+    def __init__(self, redis_url: str, failed: Callable[[], object] = lambda: None) -> None:
+        """`failed` is called for every ring and announcement that Redis did not take."""
+        self._failed = failed
         self._broker = make_broker(redis_url, answer_seconds=RING_SECONDS) if redis_url else None
         self._host = urlsplit(redis_url).hostname or ""
         self._silent_until = 0.0
@@ -60,6 +62,15 @@ class Doorbell:
         """Tell servers that a job has new events. Call it after the commit that wrote them."""
         self._try(lambda broker: broker.client.publish(EVENTS_CHANNEL, str(job_id)))
 
+    def answers(self) -> bool | None:
+        """Whether Redis answers now; None where there is none."""
+        if self._broker is None:
+            return None
+        try:
+            return bool(self._broker.client.ping())
+        except (redis.RedisError, OSError):
+            return False
+
     def close(self) -> None:
         if self._broker is not None:
             self._broker.client.close()
@@ -69,10 +80,14 @@ class Doorbell:
             broker.enqueue(Message(queue_name=QUEUE, actor_name=ACTOR, args=(), kwargs={}, options={}))
 
     def _try(self, act: Callable[[RedisBroker], object]) -> None:
-        if self._broker is None or time.monotonic() < self._silent_until:
+        if self._broker is None:
+            return
+        if time.monotonic() < self._silent_until:
+            self._failed()
             return
         try:
             act(self._broker)
         except (redis.RedisError, OSError) as error:
             self._silent_until = time.monotonic() + PAUSE_AFTER_ERROR
+            self._failed()
             log.warning("doorbell_away", host=self._host, error=type(error).__name__)

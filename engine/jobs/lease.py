@@ -48,6 +48,8 @@ class Claimed:
     held: Held
     first: bool
     settle: bool
+    lost: bool = False
+    """Whether it was taken over from a worker that had fallen silent."""
 
 
 def claim_next(session: Session, kinds: list[str], owner: str, lease_seconds: float, now: datetime) -> Claimed | None:
@@ -61,7 +63,7 @@ def claim_next(session: Session, kinds: list[str], owner: str, lease_seconds: fl
     job = service.get_job(session, job_id, lock=True)
     lost = job.state != JobState.PENDING
     settle = job.state == JobState.CANCEL_REQUESTED or (lost and job.attempt >= job.max_attempts)
-    first = job.started_at is None
+    first, silent = job.started_at is None, lost and job.lease_owner is not None
     if not settle:
         _begin_attempt(session, job, lost, now)
     job.fence += 1
@@ -69,7 +71,7 @@ def claim_next(session: Session, kinds: list[str], owner: str, lease_seconds: fl
     job.lease_expires_at = func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, lease_seconds)
     session.flush()
     session.refresh(job)
-    return Claimed(job, Held(job.id, owner, job.fence), first, settle)
+    return Claimed(job, Held(job.id, owner, job.fence), first, settle, silent)
 
 
 def _begin_attempt(session: Session, job: JobRow, lost: bool, now: datetime) -> None:

@@ -21,7 +21,7 @@ from engine.jobs.handlers import Handlers, JobHandler
 from engine.jobs.heartbeat import Heartbeat
 from engine.jobs.interrupts import JobCancelled, LeaseLost, WorkerStopping
 from engine.jobs.lease import Claimed
-from engine.jobs.model import JobState
+from engine.jobs.model import ACTIVE, JobState
 from engine.jobs.run import JobRun
 
 if TYPE_CHECKING:
@@ -68,8 +68,9 @@ class Runner:
         with structlog.contextvars.bound_contextvars(job_id=str(claimed.job.id), kind=claimed.job.kind):
             log.info("job_claimed", attempt=claimed.job.attempt, fence=claimed.held.fence, settle=claimed.settle)
             self._current = claimed
-            self._work(claimed, defect, leased_at)
+            outcome = self._work(claimed, defect, leased_at)
             self._current = None
+        self._count(claimed, outcome, time.monotonic() - leased_at)
         self._resources.bell.announce(claimed.job.id)
         return True
 
@@ -89,7 +90,15 @@ class Runner:
         self._resources.bell.announce(claimed.job.id)
         return claimed, defect
 
-    def _work(self, claimed: Claimed, defect: Exception | None, leased_at: float) -> None:
+    def _count(self, claimed: Claimed, outcome: str, seconds: float) -> None:
+        meters = self._resources.meters
+        meters.job_attempts.labels(claimed.job.kind, outcome).inc()
+        meters.job_seconds.labels(claimed.job.kind).observe(seconds)
+        if claimed.lost:
+            meters.leases_expired.inc()
+
+    def _work(self, claimed: Claimed, defect: Exception | None, leased_at: float) -> str:
+        """One attempt; what it came to: the job's state after it, OPEN where that is not an end, LOST."""
         settings = self._resources.settings
         heartbeat = Heartbeat(
             self._resources.db.dsn,
@@ -106,9 +115,12 @@ class Runner:
                 attempt.drive(defect)
             except LeaseLost:
                 log.warning("job_left_to_another", fence=claimed.held.fence)
+                return "LOST"
             except Exception:
                 # Neither run nor ended: the lease runs out, and whoever takes over finds the truth in the mark.
                 log.exception("job_left_open")
+                return "OPEN"
+        return "OPEN" if attempt.ended in (None, *ACTIVE) else str(attempt.ended)
 
 
 def _start(session: Session, claimed: Claimed, handler: JobHandler) -> Exception | None:
@@ -136,6 +148,8 @@ class _Attempt:
         self._job = claimed.job
         self._run = run
         self._heartbeat = heartbeat
+        self.ended: JobState | None = None
+        """The job's state after the attempt, once that is written."""
 
     def drive(self, defect: Exception | None) -> None:
         """Run the job and end it as what it truly is. LeaseLost comes out: then there is nothing to end."""
@@ -242,6 +256,7 @@ class _Attempt:
                 time.sleep(min(2.0, 0.2 * 2**tried))
             else:
                 log.info("job_ended_attempt", state=state, attempt=self._job.attempt)
+                self.ended = state
                 return
 
     def _now(self) -> datetime:

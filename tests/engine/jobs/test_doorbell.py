@@ -20,6 +20,18 @@ def test_without_redis_it_is_silent() -> None:
     bell.close()
 
 
+def test_what_redis_did_not_take_is_told() -> None:
+    failed: list[int] = []
+    for url in ("", "redis://127.0.0.1:1/0"):
+        bell = Doorbell(url, lambda: failed.append(1))
+        bell.ring()
+        bell.announce(new_id())  # not even tried so soon
+        answers = bell.answers()
+        bell.close()
+
+    assert (len(failed), answers) == (2, False)
+
+
 def test_a_dead_redis_fails_nothing_and_is_not_asked_every_time() -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf:  # accepts, never answers
         bell = Doorbell(f"redis://127.0.0.1:{deaf.getsockname()[1]}/0")
