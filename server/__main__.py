@@ -53,9 +53,10 @@ async def serve(settings: Settings) -> None:
     try:
         server = await assemble(resources)
         await server.start()
+        health = "" if server.health is None else server.health.address
         if settings.ready_file is not None:
-            announce(settings.ready_file, server.address)
-        log.info("server_ready", address=server.address, pid=os.getpid())
+            announce(settings.ready_file, server.address, health)
+        log.info("server_ready", address=server.address, health=health, pid=os.getpid())
         await stop.wait()
         log.info("server_draining", seconds=settings.drain_seconds)
         await server.stop()

@@ -32,6 +32,7 @@ from engine.access import bootstrap
 from engine.backups.service import Backups
 from engine.errors import InvalidRequest
 from engine.exports.service import Exports
+from engine.health.endpoint import HealthEndpoint
 from engine.imports.service import Imports
 from engine.jobs.calls import Jobs
 from engine.overview.service import Overview
@@ -51,11 +52,13 @@ from server.interceptors.authentication import Authentication
 from server.interceptors.base import MAX_MESSAGE_BYTES, Chain, Interceptor
 from server.interceptors.denials import Denials
 from server.interceptors.errors import Errors
+from server.interceptors.metering import Metering
 from server.interceptors.not_built import Unbuilt
 from server.interceptors.permission import Permissions
 from server.interceptors.read_audit import ReadAudit
 from server.interceptors.validation import Validation
 from server.listen import bind
+from server.living import Living
 from server.offload import Offload
 from server.principals import Principals
 from server.services.access import AccessService
@@ -103,10 +106,13 @@ class Server:
     drain: Drain
     feed: Feed[Watched]
     address: str
+    health: HealthEndpoint | None = None
     _bell: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Begin to take calls."""
+        living = Living(asyncio.get_running_loop())
+        self.health = await asyncio.to_thread(HealthEndpoint.of, self.resources, living.wrong, lambda: self.drain.begun)
         if self.resources.settings.redis_url:
             self._bell = asyncio.create_task(feed_bell.listen(self.resources.settings.redis_url, self.feed))
         await self.grpc_server.start()
@@ -122,6 +128,8 @@ class Server:
                 await self._bell
         await self.feed.close()
         await asyncio.to_thread(self.offload.close)
+        if self.health is not None:
+            await asyncio.to_thread(self.health.close)
 
 
 def interceptors(resources: Resources, offload: Offload, drain: Drain) -> list[Interceptor]:
@@ -133,6 +141,7 @@ def interceptors(resources: Resources, offload: Offload, drain: Drain) -> list[I
     return [
         Errors(),  # outermost: whatever fails further in, parsing included, becomes a status with a reason
         AccessLog(),  # inside Errors, to see the domain's error; outside all else, so that every refusal has a line
+        Metering(resources.meters),  # beside AccessLog, for the same reasons
         Admission(drain, settings.max_calls),  # before authentication, which takes a thread and a connection
         Denials(db, offload, clock),  # around all that may refuse a caller: tokens, permissions, the services' own
         Authentication(verifier, db, offload, clock, anonymous_reflection=settings.anonymous_reflection),
@@ -181,8 +190,9 @@ def add_services(
     """
     principals = Principals(resources.db, offload)
     uploads = Uploads(resources)
-    streams = UploadStreams(uploads, offload, drain)
-    downloads = Downloads(resources.db, resources.artifacts, resources.clock, offload, drain)
+    meters = resources.meters
+    streams = UploadStreams(uploads, offload, drain, meters.bytes_received.inc)
+    downloads = Downloads(resources.db, resources.artifacts, resources.clock, offload, drain, meters.bytes_sent.inc)
     imports = ImportService(Imports(resources), uploads, downloads, principals, offload)  # type: ignore[abstract]
     exports = ExportService(Exports(resources), downloads, principals, offload, drain)
     backups = BackupService(Backups(resources), principals, offload)

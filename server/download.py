@@ -63,7 +63,17 @@ class Footer:
 class Downloads:
     """Sends files."""
 
-    def __init__(self, db: Database, artifacts: ArtifactStore, clock: Clock, offload: Offload, drain: Drain) -> None:
+    def __init__(
+        self,
+        db: Database,
+        artifacts: ArtifactStore,
+        clock: Clock,
+        offload: Offload,
+        drain: Drain,
+        sent: Callable[[int], object] = lambda _n: None,
+    ) -> None:
+        """`sent` is told how many bytes each stream came to."""
+        self._sent = sent
         self._db = db
         self._artifacts = artifacts
         self._clock = clock
@@ -93,6 +103,7 @@ class Downloads:
             outcome, reason = "FAILED", error.reason if isinstance(error, DataOpsError) else "INTERNAL"
             raise
         finally:
+            self._sent(sent)
             await surely(self._offload, self._end, intent, outcome, sent, reason)
 
     async def _pieces(self, source: Source, offset: int, limit: int) -> AsyncGenerator[Piece | Footer, None]:

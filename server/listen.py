@@ -30,10 +30,10 @@ def bind(server: grpc.aio.Server, listen: str, credentials: grpc.ServerCredentia
     return f"{host}:{bound}"
 
 
-def announce(path: Path, address: str) -> None:
-    """Write `{"address", "pid"}`, whole or not at all: whoever waits for the file may read it at once."""
+def announce(path: Path, address: str, health: str = "") -> None:
+    """Write `{"address", "pid", "health"}`, whole or not at all: whoever waits for the file may read it at once."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps({"address": address, "pid": os.getpid()}))
+    beside.write_text(json.dumps({"address": address, "pid": os.getpid(), "health": health}))
     beside.replace(path)
 
 

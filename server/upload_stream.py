@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import deque
-from collections.abc import AsyncIterable, Sequence
+from collections.abc import AsyncIterable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -84,7 +84,11 @@ class Receipt:
 class UploadStreams:
     """Receives streams; knows those of this server that are open, so that a newer one ends an older one at once."""
 
-    def __init__(self, uploads: StreamSource, offload: Offload, drain: Drain) -> None:
+    def __init__(
+        self, uploads: StreamSource, offload: Offload, drain: Drain, received: Callable[[int], object] = lambda _n: None
+    ) -> None:
+        """`received` is told how many bytes were taken."""
+        self._received = received
         self._uploads = uploads
         self._offload = offload
         self._drain = drain
@@ -130,6 +134,7 @@ class UploadStreams:
     ) -> Receipt:
         while batch:
             finished = await self._offload.call(_write, stream, str(upload_id), batch)
+            self._received(sum(len(message.data) for message in batch))
             if finished is not None:
                 return Receipt(finished.committed_size, finished.sha256 or b"", finished=True)
             batch = await inbox.take()

@@ -49,10 +49,14 @@ class Process:
 
     def address(self) -> tuple[str, int]:
         """Where it listens, once it says so."""
+        host, _, port = self.told()["address"].rpartition(":")
+        return host, int(port)
+
+    def told(self) -> dict[str, Any]:
+        """What it says when it serves."""
         for _ in range(int(PATIENCE / 0.05)):
             if self.ready_file.exists():
-                host, _, port = json.loads(self.ready_file.read_text())["address"].rpartition(":")
-                return host, int(port)
+                return dict(json.loads(self.ready_file.read_text()))
             if self.process.poll() is not None:
                 raise AssertionError(self.process.communicate()[1])
             threading.Event().wait(0.05)
@@ -64,15 +68,19 @@ class Process:
         log = self.process.communicate(timeout=PATIENCE)[1]
         return self.process.returncode, log
 
+    def kill(self) -> None:
+        """Whatever its state."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.communicate()
+
 
 @pytest.fixture
 def process(tmp_path: Path, control_dsn: str, platform_dsn: str) -> Iterator[Process]:
     settings, _, _ = edge_settings(tmp_path, control_dsn, platform_dsn, artifacts=str(tmp_path / "artifacts"))
     started = Process(settings, tmp_path)
     yield started
-    if started.process.poll() is None:
-        started.process.kill()
-        started.process.communicate()
+    started.kill()
 
 
 def test_a_server_process_speaks_tls_13_only_and_ends_in_good_order(process: Process) -> None:
