@@ -24,6 +24,7 @@ from engine.access.idempotency import sweep_request_ids
 from engine.backups.sweep import BackupSweeper
 from engine.config import Settings, load_settings
 from engine.errors import DataOpsError
+from engine.health.endpoint import HealthEndpoint, alive_of
 from engine.jobs import events, marks, registry
 from engine.jobs.handlers import Handlers
 from engine.jobs.runner import Runner
@@ -69,13 +70,17 @@ def run(settings: Settings, handlers: Handlers, duties: Sequence[Duty] | None = 
         signal.signal(number, lambda *_args: stop.set())
     owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
     resources = open_resources(settings, name="dataops: worker", pool_size=POOL_SIZE)
+    health = None
     try:
         worker = Worker(resources, handlers, default_duties(resources) if duties is None else duties, owner)
+        health = HealthEndpoint.of(resources, alive_of(worker.pulses), stop.is_set)  # first: it may refuse the start
         worker.start()
-        log.info("worker_ready", owner=owner, kinds=sorted(handlers))
+        log.info("worker_ready", owner=owner, kinds=sorted(handlers), health=health.address if health else "")
         stop.wait()
         worker.stop()
     finally:
+        if health is not None:
+            health.close()
         resources.close()
     log.info("worker_stopped", owner=owner)
     return 0
@@ -114,6 +119,8 @@ class Worker:
         self._slot = Slot(self._runner, resources.bell, look_seconds=self._settings.look_seconds)
         self._housekeeping = Housekeeping(resources, duties, owner)
         self._bell: dramatiq.Worker | None = None
+        self.pulses = [self._slot.pulse, self._housekeeping.pulse]
+        """Of the threads that this process cannot do without."""
 
     def start(self) -> None:
         self._slot.start()

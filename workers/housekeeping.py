@@ -16,11 +16,15 @@ import structlog
 from sqlalchemy import text
 
 from engine.db.database import Database
+from engine.health.pulse import Pulse
 
 if TYPE_CHECKING:
     from engine.resources import Resources
 
 LEASE = "housekeeping"
+
+DUTY_SECONDS = 900.0
+"""What one duty may take before its thread is said to hang: a sweep of a large store takes minutes."""
 
 _TAKE = """
 INSERT INTO dataops.leases AS l (name, owner, expires_at, fence)
@@ -68,6 +72,7 @@ class Housekeeping:
         self._owner = owner
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._rounds, name="housekeeping", daemon=True)
+        self.pulse = Pulse("housekeeping", self._thread, self._every + DUTY_SECONDS)
 
     def start(self) -> None:
         self._thread.start()
@@ -84,6 +89,7 @@ class Housekeeping:
         for duty in self._duties:
             if self._stopping.is_set():
                 break
+            self.pulse.beat()
             try:
                 result = duty.act(self._clock())
             except Exception:
@@ -95,6 +101,7 @@ class Housekeeping:
     def _rounds(self) -> None:
         held = False
         while not self._stopping.is_set():
+            self.pulse.beat()
             try:
                 held = self.round()
             except Exception as error:

@@ -8,8 +8,12 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from engine.health.pulse import Pulse
 from engine.jobs.doorbell import Doorbell
 from engine.jobs.runner import Runner
+
+SILENT_SECONDS = 30.0
+"""An idle worker that has not looked for so long will not look again."""
 
 log = structlog.get_logger(__name__)
 
@@ -24,6 +28,8 @@ class Slot:
         self._busy = threading.Lock()
         self._stopping = threading.Event()
         self._looker = threading.Thread(target=self._look_for_ever, name="look", daemon=True)
+        self.pulse = Pulse("look", self._looker, max(SILENT_SECONDS, 5 * look_seconds), self._busy.locked)
+        """A job may take hours, and its worker lives: what is too long for it, its lease says."""
 
     def start(self) -> None:
         """Begin to look by ourselves: at once, then every `look_seconds`."""
@@ -65,9 +71,11 @@ class Slot:
             # A defect must not end the thread that looks: the process would live on and do nothing.
             log.exception("look_failed")
         finally:
+            self.pulse.beat()  # before the slot is free: from then on silence counts
             self._busy.release()
 
     def _look_for_ever(self) -> None:
         while not self._stopping.is_set():
+            self.pulse.beat()
             self.look()
             self._stopping.wait(self._every)
