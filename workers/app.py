@@ -43,6 +43,10 @@ ROLLBACK_SECONDS = 7.0
 
 GIVE_UP_SECONDS = 1.0
 
+SIGNAL_SECONDS = 0.5
+"""The main thread wakes this often. A signal may be delivered to any thread, and its handler runs when the main thread
+runs next: one that waited without end was seen to sleep over a SIGTERM until the second came."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -76,7 +80,8 @@ def run(settings: Settings, handlers: Handlers, duties: Sequence[Duty] | None = 
         health = HealthEndpoint.of(resources, alive_of(worker.pulses), stop.is_set)  # first: it may refuse the start
         worker.start()
         log.info("worker_ready", owner=owner, kinds=sorted(handlers), health=health.address if health else "")
-        stop.wait()
+        while not stop.wait(SIGNAL_SECONDS):
+            pass
         worker.stop()
     finally:
         if health is not None:
