@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shlex
 import sys
 import time
@@ -106,6 +107,7 @@ DataOps serves on {stack.address} (TLS 1.3).
   platform database   {_without_password(stack.platform_dsn)}
   control database    {_without_password(stack.control_dsn)}
   logs                {os.path.relpath(stack.folder)}/*.log
+  health, metrics     {_health(stack)}
   all of this         {os.path.relpath(path)} (mode 0600: it holds tokens and passwords)
   recovery sheet      {os.path.relpath(path.with_name(SHEET))} (mode 0600: the keys, and how to read backups with
                       nothing else; of an installation in earnest, print it and keep it elsewhere){found}
@@ -123,6 +125,13 @@ In another shell, from this folder:
 A worker that dies is started again: kill -9 one and watch its job being taken over. Ctrl-C stops everything."""
 
 
+def _health(stack: Stack) -> str:
+    """Where the server and every worker say how they are: of each, the address in its own line that it is ready."""
+    found = [re.search(rb'"health": "([^"]+)"', program.log.read_bytes()) for program in stack.programs]
+    places = [f"http://{match[1].decode()}/metrics" for match in found if match]
+    return f"{', '.join(places)} (/livez, /readyz)"
+
+
 def _without_password(dsn: str) -> str:
     """The DSN as it may stand on a screen or in a log: PLATFORM_DSN may be that of a database in earnest."""
     parts = urlsplit(dsn)
@@ -131,7 +140,9 @@ def _without_password(dsn: str) -> str:
 
 
 def _stack(folder: Path, args: argparse.Namespace) -> Stack:
-    env = {"DATAOPS_CATALOG_FILE": str(args.catalog.resolve())} if args.catalog else {}
+    env = {"DATAOPS_HEALTH_LISTEN": "127.0.0.1:0"}  # any free port each; their logs say which
+    if args.catalog:
+        env["DATAOPS_CATALOG_FILE"] = str(args.catalog.resolve())
     if args.schemas:
         env["DATAOPS_PLATFORM_SCHEMAS"] = args.schemas
     return Stack(folder, platform_dsn=args.platform_dsn, users=args.users, workers=args.workers, env=env)

@@ -53,3 +53,6 @@ def test_the_production_shape_sets_only_known_settings(tmp_path: Path) -> None:
         assert {Path(path).name for path in mounted} == set(service["secrets"]) <= set(compose["secrets"])
         assert service["user"] != "0"
         assert service["build"]["dockerfile"] == "docker/Dockerfile"
+    for name in ("server", "worker"):
+        probe = services[name]["healthcheck"]["test"][-1]
+        assert f"http://{services[name]['environment']['DATAOPS_HEALTH_LISTEN']}/readyz" in probe
