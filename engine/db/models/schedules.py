@@ -45,6 +45,9 @@ class ScheduleRow(Model):
     last_backup_id: Mapped[uuid.UUID | None]
     missed_runs: Mapped[int] = mapped_column(default=0)
     skipped_runs: Mapped[int] = mapped_column(default=0)
+    failed_runs: Mapped[int] = mapped_column(default=0)
+    last_error: Mapped[dict[str, Any] | None]
+    """Why its newest backup failed or could not be begun; NULL once one is complete."""
     principal_id: Mapped[uuid.UUID]
     """Who made it, or changed it last: its backups are made with what this principal may do then."""
     context: Mapped[dict[str, Any]] = mapped_column(default=dict)
@@ -70,7 +73,7 @@ class ScheduleRunRow(Model):
     due_at: Mapped[datetime] = mapped_column(primary_key=True)
     outcome: Mapped[str]
     """STARTED: `backup_id` is its backup. WAITING: for the run before it to end, or for another try after a failure.
-    FAILED: it could not be started, and will not be tried again."""
+    FAILED: it could not be started, or all tries failed, and it will not be tried again."""
     backup_id: Mapped[uuid.UUID | None]
     attempts: Mapped[int] = mapped_column(default=0)
     retry_at: Mapped[datetime | None]

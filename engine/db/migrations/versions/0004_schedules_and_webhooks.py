@@ -38,6 +38,8 @@ def upgrade() -> None:
         sa.Column("last_backup_id", sa.UUID(), nullable=True),
         sa.Column("missed_runs", sa.BigInteger(), nullable=False),
         sa.Column("skipped_runs", sa.BigInteger(), nullable=False),
+        sa.Column("failed_runs", sa.BigInteger(), nullable=False),
+        sa.Column("last_error", JSON, nullable=True),
         sa.Column("principal_id", sa.UUID(), nullable=False),
         sa.Column("context", JSON, nullable=False),
         sa.Column("created_at", TIME, nullable=False),
@@ -150,12 +152,21 @@ def upgrade() -> None:
         schema="dataops",
     )
     op.add_column("backups", sa.Column("retention_seconds", sa.Double(), nullable=True), schema="dataops")
+    op.create_index(
+        "ix_backups_schedule_id",
+        "backups",
+        ["schedule_id"],
+        unique=False,
+        schema="dataops",
+        postgresql_where=sa.text("schedule_id IS NOT NULL"),
+    )
     op.add_column("imports", sa.Column("approval_needed", sa.Boolean(), nullable=True), schema="dataops")
     op.add_column("imports", sa.Column("approved_by", sa.UUID(), nullable=True), schema="dataops")
     op.add_column("imports", sa.Column("approved_digest", sa.LargeBinary(), nullable=True), schema="dataops")
 
 
 def downgrade() -> None:
+    op.drop_index("ix_backups_schedule_id", "backups", schema="dataops")
     op.drop_column("backups", "retention_seconds", schema="dataops")
     op.drop_column("backups", "total_size_bytes", schema="dataops")
     for column in ("approved_digest", "approved_by", "approval_needed"):
