@@ -29,7 +29,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x64\x61taops/v1/schedules.proto\x12\ndataops.v1\x1a\x18\x64\x61taops/v1/backups.proto\x1a\x17\x64\x61taops/v1/common.proto\x1a\x18\x64\x61taops/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xed\x02\n\x0cScheduleSpec\x12\x17\n\x04name\x18\x01 \x01(\tB\t\x8a\xb5\x18\x05\x08\x01 \xc8\x01\x12\x16\n\x04\x63ron\x18\x02 \x01(\tB\x08\x8a\xb5\x18\x04\x08\x01 d\x12\x19\n\ttime_zone\x18\x03 \x01(\tB\x06\x8a\xb5\x18\x02 <\x12+\n\x0b\x62\x61\x63kup_type\x18\x04 \x01(\x0e\x32\x16.dataops.v1.BackupType\x12 \n\x0c\x65ntity_types\x18\x05 \x03(\tB\n\x8a\xb5\x18\x06 \xc8\x01@\xe8\x07\x12,\n\tretention\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\x0cverify_level\x18\x07 \x01(\x0e\x32\x17.dataops.v1.VerifyLevel\x12\x31\n\x0eoverlap_policy\x18\x08 \x01(\x0e\x32\x19.dataops.v1.OverlapPolicy\x12\x32\n\x0f\x63\x61tch_up_window\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\"\xe7\x02\n\x08Schedule\x12\x13\n\x0bschedule_id\x18\x01 \x01(\t\x12&\n\x04spec\x18\x02 \x01(\x0b\x32\x18.dataops.v1.ScheduleSpec\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x0e\n\x06paused\x18\x04 \x01(\x08\x12-\n\tnext_runs\x18\x05 \x03(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0blast_run_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0elast_backup_id\x18\x07 \x01(\t\x12\x13\n\x0bmissed_runs\x18\x08 \x01(\x03\x12\x14\n\x0cskipped_runs\x18\t \x01(\x03\x12)\n\ncreated_by\x18\n \x01(\x0b\x32\x15.dataops.v1.Principal\x12.\n\ncreated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"q\n\x11RetentionDecision\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x0e\n\x06remove\x18\x02 \x01(\x08\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x1b\n\x13\x66reeable_size_bytes\x18\x05 \x01(\x03\"~\n\x15\x43reateScheduleRequest\x12\x1c\n\nrequest_id\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x08\x01\x10\x01\x12.\n\x04spec\x18\x02 \x01(\x0b\x32\x18.dataops.v1.ScheduleSpecB\x06\x8a\xb5\x18\x02\x08\x01\x12\x17\n\x06reason\x18\x03 \x01(\tB\x07\x8a\xb5\x18\x03 \xf4\x03\"@\n\x16\x43reateScheduleResponse\x12&\n\x08schedule\x18\x01 \x01(\x0b\x32\x14.dataops.v1.Schedule\"3\n\x12GetScheduleRequest\x12\x1d\n\x0bschedule_id\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x08\x01\x10\x01\"=\n\x13GetScheduleResponse\x12&\n\x08schedule\x18\x01 \x01(\x0b\x32\x14.dataops.v1.Schedule\"Q\n\x14ListSchedulesRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\x8a\xb5\x18\x05(\x00\x30\xe8\x07\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\x8a\xb5\x18\x03 \x80\x10\"Y\n\x15ListSchedulesResponse\x12\'\n\tschedules\x18\x01 \x03(\x0b\x32\x14.dataops.v1.Schedule\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x9b\x01\n\x15UpdateScheduleRequest\x12\x1d\n\x0bschedule_id\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x08\x01\x10\x01\x12\x1a\n\x08revision\x18\x02 \x01(\x03\x42\x08\x8a\xb5\x18\x04\x08\x01(\x01\x12.\n\x04spec\x18\x03 \x01(\x0b\x32\x18.dataops.v1.ScheduleSpecB\x06\x8a\xb5\x18\x02\x08\x01\x12\x17\n\x06reason\x18\x04 \x01(\tB\x07\x8a\xb5\x18\x03 \xf4\x03\"@\n\x16UpdateScheduleResponse\x12&\n\x08schedule\x18\x01 \x01(\x0b\x32\x14.dataops.v1.Schedule\"O\n\x15\x44\x65leteScheduleRequest\x12\x1d\n\x0bschedule_id\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x08\x01\x10\x01\x12\x17\n\x06reason\x18\x02 \x01(\tB\x07\x8a\xb5\x18\x03 \xf4\x03\"\x18\n\x16\x44\x65leteScheduleResponse\"N\n\x14PauseScheduleRequest\x12\x1d\n\x0bschedule_id\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x08\x01\x10\x01\x12\x17\n\x06reason\x18\x02 \x01(\tB\x07\x8a\xb5\x18\x03 \xf4\x03\"?\n\x15PauseScheduleResponse\x12&\n\x08schedule\x18\x01 \x01(\x0b\x32\x14.dataops.v1.Schedule\"O\n\x15ResumeScheduleRequest\x12\x1d\n\x0bschedule_id\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x08\x01\x10\x01\x12\x17\n\x06reason\x18\x02 \x01(\tB\x07\x8a\xb5\x18\x03 \xf4\x03\"@\n\x16ResumeScheduleResponse\x12&\n\x08schedule\x18\x01 \x01(\x0b\x32\x14.dataops.v1.Schedule\"n\n\x16TriggerScheduleRequest\x12\x1c\n\nrequest_id\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x08\x01\x10\x01\x12\x1d\n\x0bschedule_id\x18\x02 \x01(\tB\x08\x8a\xb5\x18\x04\x08\x01\x10\x01\x12\x17\n\x06reason\x18\x03 \x01(\tB\x07\x8a\xb5\x18\x03 \xf4\x03\"=\n\x17TriggerScheduleResponse\x12\"\n\x06\x62\x61\x63kup\x18\x01 \x01(\x0b\x32\x12.dataops.v1.Backup\"k\n\x17PreviewRetentionRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\x8a\xb5\x18\x05(\x00\x30\xe8\x07\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\x8a\xb5\x18\x03 \x80\x10\x12\x15\n\rremovals_only\x18\x03 \x01(\x08\"\x82\x01\n\x18PreviewRetentionResponse\x12\x30\n\tdecisions\x18\x01 \x03(\x0b\x32\x1d.dataops.v1.RetentionDecision\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x1b\n\x13\x66reeable_size_bytes\x18\x03 \x01(\x03*g\n\rOverlapPolicy\x12\x1e\n\x1aOVERLAP_POLICY_UNSPECIFIED\x10\x00\x12\x17\n\x13OVERLAP_POLICY_SKIP\x10\x01\x12\x1d\n\x19OVERLAP_POLICY_BUFFER_ONE\x10\x02\x32\x91\x08\n\x0fScheduleService\x12q\n\x0e\x43reateSchedule\x12!.dataops.v1.CreateScheduleRequest\x1a\".dataops.v1.CreateScheduleResponse\"\x18\x8a\xb5\x18\x10schedules.change\x90\xb5\x18\x04\x12\x66\n\x0bGetSchedule\x12\x1e.dataops.v1.GetScheduleRequest\x1a\x1f.dataops.v1.GetScheduleResponse\"\x16\x8a\xb5\x18\x0eschedules.read\x90\xb5\x18\x01\x12l\n\rListSchedules\x12 .dataops.v1.ListSchedulesRequest\x1a!.dataops.v1.ListSchedulesResponse\"\x16\x8a\xb5\x18\x0eschedules.read\x90\xb5\x18\x01\x12q\n\x0eUpdateSchedule\x12!.dataops.v1.UpdateScheduleRequest\x1a\".dataops.v1.UpdateScheduleResponse\"\x18\x8a\xb5\x18\x10schedules.change\x90\xb5\x18\x04\x12q\n\x0e\x44\x65leteSchedule\x12!.dataops.v1.DeleteScheduleRequest\x1a\".dataops.v1.DeleteScheduleResponse\"\x18\x8a\xb5\x18\x10schedules.change\x90\xb5\x18\x04\x12n\n\rPauseSchedule\x12 .dataops.v1.PauseScheduleRequest\x1a!.dataops.v1.PauseScheduleResponse\"\x18\x8a\xb5\x18\x10schedules.change\x90\xb5\x18\x04\x12q\n\x0eResumeSchedule\x12!.dataops.v1.ResumeScheduleRequest\x1a\".dataops.v1.ResumeScheduleResponse\"\x18\x8a\xb5\x18\x10schedules.change\x90\xb5\x18\x04\x12u\n\x0fTriggerSchedule\x12\".dataops.v1.TriggerScheduleRequest\x1a#.dataops.v1.TriggerScheduleResponse\"\x19\x8a\xb5\x18\x11schedules.trigger\x90\xb5\x18\x03\x12u\n\x10PreviewRetention\x12#.dataops.v1.PreviewRetentionRequest\x1a$.dataops.v1.PreviewRetentionResponse\"\x16\x8a\xb5\x18\x0eschedules.read\x90\xb5\x18\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x64\x61taops/v1/schedules.proto\x12\ndataops.v1\x1a\x18\x64\x61taops/v1/backups.proto\x1a\x17\x64\x61taops/v1/common.proto\x1a\x18\x64\x61taops/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xed\x02\n\x0cScheduleSpec\x12\x17\n\x04name\x18\x01 \x01(\tB\t\x8a\xb5\x18\x05\x08\x01 \xc8\x01\x12\x16\n\x04\x63ron\x18\x02 \x01(\tB\x08\x8a\xb5\x18\x04\x08\x01 d\x12\x19\n\ttime_zone\x18\x03 \x01(\tB\x06\x8a\xb5\x18\x02 <\x12+\n\x0b\x62\x61\x63kup_type\x18\x04 \x01(\x0e\x32\x16.dataops.v1.BackupType\x12 \n\x0c\x65ntity_types\x18\x05 \x03(\tB\n\x8a\xb5\x18\x06 \xc8\x01@\xe8\x07\x12,\n\tretention\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\x0cverify_level\x18\x07 \x01(\x0e\x32\x17.dataops.v1.VerifyLevel\x12\x31\n\x0eoverlap_policy\x18\x08 \x01(\x0e\x32\x19.dataops.v1.OverlapPolicy\x12\x32\n\x0f\x63\x61tch_up_window\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\"\xe8\x01\n\x0bScheduleRun\x12*\n\x06\x64ue_at\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x07outcome\x18\x02 \x01(\x0e\x32\x1e.dataops.v1.ScheduleRunOutcome\x12\x11\n\tbackup_id\x18\x03 \x01(\t\x12\x10\n\x08\x61ttempts\x18\x04 \x01(\x03\x12,\n\x08retry_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x1a.dataops.v1.OperationError\"\x89\x04\n\x08Schedule\x12\x13\n\x0bschedule_id\x18\x01 \x01(\t\x12&\n\x04spec\x18\x02 \x01(\x0b\x32\x18.dataops.v1.ScheduleSpec\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x0e\n\x06paused\x18\x04 \x01(\x08\x12-\n\tnext_runs\x18\x05 \x03(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0blast_run_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0elast_backup_id\x18\x07 \x01(\t\x12\x13\n\x0bmissed_runs\x18\x08 \x01(\x03\x12\x14\n\x0cskipped_runs\x18\t \x01(\x03\x12(\n\tprincipal\x18\n \x01(\x0b\x32\x15.dataops.v1.Principal\x12.\n\ncreated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x66\x61iled_runs\x18\r \x01(\x03\x12.\n\nlast_error\x18\x0e \x01(\x0b\x32\x1a.dataops.v1.OperationError\x12,\n\x0brecent_runs\x18\x0f \x03(\x0b\x32\x17.dataops.v1.ScheduleRun\"q\n\x11RetentionDecision\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x0e\n\x06remove\x18\x02 \x01(\x08\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x1b\n\x13\x66reeable_size_bytes\x18\x05 \x01(\x03\"~\n\x15\x43reateScheduleRequest\x12\x1c\n\nrequest_id\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x08\x01\x10\x01\x12.\n\x04spec\x18\x02 \x01(\x0b\x32\x18.dataops.v1.ScheduleSpecB\x06\x8a\xb5\x18\x02\x08\x01\x12\x17\n\x06reason\x18\x03 \x01(\tB\x07\x8a\xb5\x18\x03 \xf4\x03\"@\n\x16\x43reateScheduleResponse\x12&\n\x08schedule\x18\x01 \x01(\x0b\x32\x14.dataops.v1.Schedule\"3\n\x12GetScheduleRequest\x12\x1d\n\x0bschedule_id\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x08\x01\x10\x01\"=\n\x13GetScheduleResponse\x12&\n\x08schedule\x18\x01 \x01(\x0b\x32\x14.dataops.v1.Schedule\"Q\n\x14ListSchedulesRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\x8a\xb5\x18\x05(\x00\x30\xe8\x07\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\x8a\xb5\x18\x03 \x80\x10\"Y\n\x15ListSchedulesResponse\x12\'\n\tschedules\x18\x01 \x03(\x0b\x32\x14.dataops.v1.Schedule\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x9b\x01\n\x15UpdateScheduleRequest\x12\x1d\n\x0bschedule_id\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x08\x01\x10\x01\x12\x1a\n\x08revision\x18\x02 \x01(\x03\x42\x08\x8a\xb5\x18\x04\x08\x01(\x01\x12.\n\x04spec\x18\x03 \x01(\x0b\x32\x18.dataops.v1.ScheduleSpecB\x06\x8a\xb5\x18\x02\x08\x01\x12\x17\n\x06reason\x18\x04 \x01(\tB\x07\x8a\xb5\x18\x03 \xf4\x03\"@\n\x16UpdateScheduleResponse\x12&\n\x08schedule\x18\x01 \x01(\x0b\x32\x14.dataops.v1.Schedule\"O\n\x15\x44\x65leteScheduleRequest\x12\x1d\n\x0bschedule_id\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x08\x01\x10\x01\x12\x17\n\x06reason\x18\x02 \x01(\tB\x07\x8a\xb5\x18\x03 \xf4\x03\"\x18\n\x16\x44\x65leteScheduleResponse\"N\n\x14PauseScheduleRequest\x12\x1d\n\x0bschedule_id\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x08\x01\x10\x01\x12\x17\n\x06reason\x18\x02 \x01(\tB\x07\x8a\xb5\x18\x03 \xf4\x03\"?\n\x15PauseScheduleResponse\x12&\n\x08schedule\x18\x01 \x01(\x0b\x32\x14.dataops.v1.Schedule\"O\n\x15ResumeScheduleRequest\x12\x1d\n\x0bschedule_id\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x08\x01\x10\x01\x12\x17\n\x06reason\x18\x02 \x01(\tB\x07\x8a\xb5\x18\x03 \xf4\x03\"@\n\x16ResumeScheduleResponse\x12&\n\x08schedule\x18\x01 \x01(\x0b\x32\x14.dataops.v1.Schedule\"n\n\x16TriggerScheduleRequest\x12\x1c\n\nrequest_id\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x08\x01\x10\x01\x12\x1d\n\x0bschedule_id\x18\x02 \x01(\tB\x08\x8a\xb5\x18\x04\x08\x01\x10\x01\x12\x17\n\x06reason\x18\x03 \x01(\tB\x07\x8a\xb5\x18\x03 \xf4\x03\"=\n\x17TriggerScheduleResponse\x12\"\n\x06\x62\x61\x63kup\x18\x01 \x01(\x0b\x32\x12.dataops.v1.Backup\"k\n\x17PreviewRetentionRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\x8a\xb5\x18\x05(\x00\x30\xe8\x07\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\x8a\xb5\x18\x03 \x80\x10\x12\x15\n\rremovals_only\x18\x03 \x01(\x08\"\x82\x01\n\x18PreviewRetentionResponse\x12\x30\n\tdecisions\x18\x01 \x03(\x0b\x32\x1d.dataops.v1.RetentionDecision\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x1b\n\x13\x66reeable_size_bytes\x18\x03 \x01(\x03*g\n\rOverlapPolicy\x12\x1e\n\x1aOVERLAP_POLICY_UNSPECIFIED\x10\x00\x12\x17\n\x13OVERLAP_POLICY_SKIP\x10\x01\x12\x1d\n\x19OVERLAP_POLICY_BUFFER_ONE\x10\x02*\xe2\x01\n\x12ScheduleRunOutcome\x12$\n SCHEDULE_RUN_OUTCOME_UNSPECIFIED\x10\x00\x12 \n\x1cSCHEDULE_RUN_OUTCOME_STARTED\x10\x01\x12 \n\x1cSCHEDULE_RUN_OUTCOME_WAITING\x10\x02\x12 \n\x1cSCHEDULE_RUN_OUTCOME_SKIPPED\x10\x03\x12\x1f\n\x1bSCHEDULE_RUN_OUTCOME_MISSED\x10\x04\x12\x1f\n\x1bSCHEDULE_RUN_OUTCOME_FAILED\x10\x05\x32\x91\x08\n\x0fScheduleService\x12q\n\x0e\x43reateSchedule\x12!.dataops.v1.CreateScheduleRequest\x1a\".dataops.v1.CreateScheduleResponse\"\x18\x8a\xb5\x18\x10schedules.change\x90\xb5\x18\x04\x12\x66\n\x0bGetSchedule\x12\x1e.dataops.v1.GetScheduleRequest\x1a\x1f.dataops.v1.GetScheduleResponse\"\x16\x8a\xb5\x18\x0eschedules.read\x90\xb5\x18\x01\x12l\n\rListSchedules\x12 .dataops.v1.ListSchedulesRequest\x1a!.dataops.v1.ListSchedulesResponse\"\x16\x8a\xb5\x18\x0eschedules.read\x90\xb5\x18\x01\x12q\n\x0eUpdateSchedule\x12!.dataops.v1.UpdateScheduleRequest\x1a\".dataops.v1.UpdateScheduleResponse\"\x18\x8a\xb5\x18\x10schedules.change\x90\xb5\x18\x04\x12q\n\x0e\x44\x65leteSchedule\x12!.dataops.v1.DeleteScheduleRequest\x1a\".dataops.v1.DeleteScheduleResponse\"\x18\x8a\xb5\x18\x10schedules.change\x90\xb5\x18\x04\x12n\n\rPauseSchedule\x12 .dataops.v1.PauseScheduleRequest\x1a!.dataops.v1.PauseScheduleResponse\"\x18\x8a\xb5\x18\x10schedules.change\x90\xb5\x18\x04\x12q\n\x0eResumeSchedule\x12!.dataops.v1.ResumeScheduleRequest\x1a\".dataops.v1.ResumeScheduleResponse\"\x18\x8a\xb5\x18\x10schedules.change\x90\xb5\x18\x04\x12u\n\x0fTriggerSchedule\x12\".dataops.v1.TriggerScheduleRequest\x1a#.dataops.v1.TriggerScheduleResponse\"\x19\x8a\xb5\x18\x11schedules.trigger\x90\xb5\x18\x03\x12u\n\x10PreviewRetention\x12#.dataops.v1.PreviewRetentionRequest\x1a$.dataops.v1.PreviewRetentionResponse\"\x16\x8a\xb5\x18\x0eschedules.read\x90\xb5\x18\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -104,50 +104,54 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SCHEDULESERVICE'].methods_by_name['TriggerSchedule']._serialized_options = b'\212\265\030\021schedules.trigger\220\265\030\003'
   _globals['_SCHEDULESERVICE'].methods_by_name['PreviewRetention']._loaded_options = None
   _globals['_SCHEDULESERVICE'].methods_by_name['PreviewRetention']._serialized_options = b'\212\265\030\016schedules.read\220\265\030\001'
-  _globals['_OVERLAPPOLICY']._serialized_start=2553
-  _globals['_OVERLAPPOLICY']._serialized_end=2656
+  _globals['_OVERLAPPOLICY']._serialized_start=2950
+  _globals['_OVERLAPPOLICY']._serialized_end=3053
+  _globals['_SCHEDULERUNOUTCOME']._serialized_start=3056
+  _globals['_SCHEDULERUNOUTCOME']._serialized_end=3282
   _globals['_SCHEDULESPEC']._serialized_start=185
   _globals['_SCHEDULESPEC']._serialized_end=550
-  _globals['_SCHEDULE']._serialized_start=553
-  _globals['_SCHEDULE']._serialized_end=912
-  _globals['_RETENTIONDECISION']._serialized_start=914
-  _globals['_RETENTIONDECISION']._serialized_end=1027
-  _globals['_CREATESCHEDULEREQUEST']._serialized_start=1029
-  _globals['_CREATESCHEDULEREQUEST']._serialized_end=1155
-  _globals['_CREATESCHEDULERESPONSE']._serialized_start=1157
-  _globals['_CREATESCHEDULERESPONSE']._serialized_end=1221
-  _globals['_GETSCHEDULEREQUEST']._serialized_start=1223
-  _globals['_GETSCHEDULEREQUEST']._serialized_end=1274
-  _globals['_GETSCHEDULERESPONSE']._serialized_start=1276
-  _globals['_GETSCHEDULERESPONSE']._serialized_end=1337
-  _globals['_LISTSCHEDULESREQUEST']._serialized_start=1339
-  _globals['_LISTSCHEDULESREQUEST']._serialized_end=1420
-  _globals['_LISTSCHEDULESRESPONSE']._serialized_start=1422
-  _globals['_LISTSCHEDULESRESPONSE']._serialized_end=1511
-  _globals['_UPDATESCHEDULEREQUEST']._serialized_start=1514
-  _globals['_UPDATESCHEDULEREQUEST']._serialized_end=1669
-  _globals['_UPDATESCHEDULERESPONSE']._serialized_start=1671
-  _globals['_UPDATESCHEDULERESPONSE']._serialized_end=1735
-  _globals['_DELETESCHEDULEREQUEST']._serialized_start=1737
-  _globals['_DELETESCHEDULEREQUEST']._serialized_end=1816
-  _globals['_DELETESCHEDULERESPONSE']._serialized_start=1818
-  _globals['_DELETESCHEDULERESPONSE']._serialized_end=1842
-  _globals['_PAUSESCHEDULEREQUEST']._serialized_start=1844
-  _globals['_PAUSESCHEDULEREQUEST']._serialized_end=1922
-  _globals['_PAUSESCHEDULERESPONSE']._serialized_start=1924
-  _globals['_PAUSESCHEDULERESPONSE']._serialized_end=1987
-  _globals['_RESUMESCHEDULEREQUEST']._serialized_start=1989
-  _globals['_RESUMESCHEDULEREQUEST']._serialized_end=2068
-  _globals['_RESUMESCHEDULERESPONSE']._serialized_start=2070
-  _globals['_RESUMESCHEDULERESPONSE']._serialized_end=2134
-  _globals['_TRIGGERSCHEDULEREQUEST']._serialized_start=2136
-  _globals['_TRIGGERSCHEDULEREQUEST']._serialized_end=2246
-  _globals['_TRIGGERSCHEDULERESPONSE']._serialized_start=2248
-  _globals['_TRIGGERSCHEDULERESPONSE']._serialized_end=2309
-  _globals['_PREVIEWRETENTIONREQUEST']._serialized_start=2311
-  _globals['_PREVIEWRETENTIONREQUEST']._serialized_end=2418
-  _globals['_PREVIEWRETENTIONRESPONSE']._serialized_start=2421
-  _globals['_PREVIEWRETENTIONRESPONSE']._serialized_end=2551
-  _globals['_SCHEDULESERVICE']._serialized_start=2659
-  _globals['_SCHEDULESERVICE']._serialized_end=3700
+  _globals['_SCHEDULERUN']._serialized_start=553
+  _globals['_SCHEDULERUN']._serialized_end=785
+  _globals['_SCHEDULE']._serialized_start=788
+  _globals['_SCHEDULE']._serialized_end=1309
+  _globals['_RETENTIONDECISION']._serialized_start=1311
+  _globals['_RETENTIONDECISION']._serialized_end=1424
+  _globals['_CREATESCHEDULEREQUEST']._serialized_start=1426
+  _globals['_CREATESCHEDULEREQUEST']._serialized_end=1552
+  _globals['_CREATESCHEDULERESPONSE']._serialized_start=1554
+  _globals['_CREATESCHEDULERESPONSE']._serialized_end=1618
+  _globals['_GETSCHEDULEREQUEST']._serialized_start=1620
+  _globals['_GETSCHEDULEREQUEST']._serialized_end=1671
+  _globals['_GETSCHEDULERESPONSE']._serialized_start=1673
+  _globals['_GETSCHEDULERESPONSE']._serialized_end=1734
+  _globals['_LISTSCHEDULESREQUEST']._serialized_start=1736
+  _globals['_LISTSCHEDULESREQUEST']._serialized_end=1817
+  _globals['_LISTSCHEDULESRESPONSE']._serialized_start=1819
+  _globals['_LISTSCHEDULESRESPONSE']._serialized_end=1908
+  _globals['_UPDATESCHEDULEREQUEST']._serialized_start=1911
+  _globals['_UPDATESCHEDULEREQUEST']._serialized_end=2066
+  _globals['_UPDATESCHEDULERESPONSE']._serialized_start=2068
+  _globals['_UPDATESCHEDULERESPONSE']._serialized_end=2132
+  _globals['_DELETESCHEDULEREQUEST']._serialized_start=2134
+  _globals['_DELETESCHEDULEREQUEST']._serialized_end=2213
+  _globals['_DELETESCHEDULERESPONSE']._serialized_start=2215
+  _globals['_DELETESCHEDULERESPONSE']._serialized_end=2239
+  _globals['_PAUSESCHEDULEREQUEST']._serialized_start=2241
+  _globals['_PAUSESCHEDULEREQUEST']._serialized_end=2319
+  _globals['_PAUSESCHEDULERESPONSE']._serialized_start=2321
+  _globals['_PAUSESCHEDULERESPONSE']._serialized_end=2384
+  _globals['_RESUMESCHEDULEREQUEST']._serialized_start=2386
+  _globals['_RESUMESCHEDULEREQUEST']._serialized_end=2465
+  _globals['_RESUMESCHEDULERESPONSE']._serialized_start=2467
+  _globals['_RESUMESCHEDULERESPONSE']._serialized_end=2531
+  _globals['_TRIGGERSCHEDULEREQUEST']._serialized_start=2533
+  _globals['_TRIGGERSCHEDULEREQUEST']._serialized_end=2643
+  _globals['_TRIGGERSCHEDULERESPONSE']._serialized_start=2645
+  _globals['_TRIGGERSCHEDULERESPONSE']._serialized_end=2706
+  _globals['_PREVIEWRETENTIONREQUEST']._serialized_start=2708
+  _globals['_PREVIEWRETENTIONREQUEST']._serialized_end=2815
+  _globals['_PREVIEWRETENTIONRESPONSE']._serialized_start=2818
+  _globals['_PREVIEWRETENTIONRESPONSE']._serialized_end=2948
+  _globals['_SCHEDULESERVICE']._serialized_start=3285
+  _globals['_SCHEDULESERVICE']._serialized_end=4326
 # @@protoc_insertion_point(module_scope)

@@ -47,6 +47,42 @@ OVERLAP_POLICY_BUFFER_ONE: OverlapPolicy.ValueType  # 2
 """It runs once after the last run has ended."""
 Global___OverlapPolicy: _TypeAlias = OverlapPolicy  # noqa: Y015
 
+class _ScheduleRunOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ScheduleRunOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ScheduleRunOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SCHEDULE_RUN_OUTCOME_UNSPECIFIED: _ScheduleRunOutcome.ValueType  # 0
+    """Not known."""
+    SCHEDULE_RUN_OUTCOME_STARTED: _ScheduleRunOutcome.ValueType  # 1
+    """A backup was begun; it says how it ended."""
+    SCHEDULE_RUN_OUTCOME_WAITING: _ScheduleRunOutcome.ValueType  # 2
+    """It waits for the run before it to end, or, from retry_at on, for another try."""
+    SCHEDULE_RUN_OUTCOME_SKIPPED: _ScheduleRunOutcome.ValueType  # 3
+    """Left out, because the run before went on."""
+    SCHEDULE_RUN_OUTCOME_MISSED: _ScheduleRunOutcome.ValueType  # 4
+    """It passed in downtime."""
+    SCHEDULE_RUN_OUTCOME_FAILED: _ScheduleRunOutcome.ValueType  # 5
+    """No backup could be begun, or all tries failed."""
+
+class ScheduleRunOutcome(_ScheduleRunOutcome, metaclass=_ScheduleRunOutcomeEnumTypeWrapper):
+    """What became of one of a schedule's times."""
+
+SCHEDULE_RUN_OUTCOME_UNSPECIFIED: ScheduleRunOutcome.ValueType  # 0
+"""Not known."""
+SCHEDULE_RUN_OUTCOME_STARTED: ScheduleRunOutcome.ValueType  # 1
+"""A backup was begun; it says how it ended."""
+SCHEDULE_RUN_OUTCOME_WAITING: ScheduleRunOutcome.ValueType  # 2
+"""It waits for the run before it to end, or, from retry_at on, for another try."""
+SCHEDULE_RUN_OUTCOME_SKIPPED: ScheduleRunOutcome.ValueType  # 3
+"""Left out, because the run before went on."""
+SCHEDULE_RUN_OUTCOME_MISSED: ScheduleRunOutcome.ValueType  # 4
+"""It passed in downtime."""
+SCHEDULE_RUN_OUTCOME_FAILED: ScheduleRunOutcome.ValueType  # 5
+"""No backup could be begun, or all tries failed."""
+Global___ScheduleRunOutcome: _TypeAlias = ScheduleRunOutcome  # noqa: Y015
+
 @_typing.final
 class ScheduleSpec(_message.Message):
     """When and what."""
@@ -65,7 +101,10 @@ class ScheduleSpec(_message.Message):
     name: _builtins.str
     """A name for people."""
     cron: _builtins.str
-    """When: five fields of cron, or @daily (02:00), @weekly (Sunday 02:00), @monthly (the 1st, 02:00)."""
+    """When: five fields of cron, or @daily (02:00), @weekly (Sunday 02:00), @monthly (the 1st, 02:00). What names hours
+    goes by the clock on the wall: a time that a change of the clocks leaves out comes at the change, one that it repeats
+    comes once. What is of every hour goes by time that passes.
+    """
     time_zone: _builtins.str
     """Time zone by its IANA name; UTC if empty."""
     backup_type: _backups_pb2.BackupType.ValueType
@@ -76,15 +115,15 @@ class ScheduleSpec(_message.Message):
     """What happens when runs meet."""
     @_builtins.property
     def entity_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The entities, by name or group; empty for all."""
+        """The entities, by name or group; empty for all there are when it fires."""
 
     @_builtins.property
     def retention(self) -> _duration_pb2.Duration:
-        """How long its backups are kept; 90 days if absent."""
+        """How long its backups are kept, an hour to 100 years; as the installation keeps backups, 90 days, if absent."""
 
     @_builtins.property
     def catch_up_window(self) -> _duration_pb2.Duration:
-        """How late a run may begin after downtime; 24 hours if absent. At most one is caught up."""
+        """How late a run may begin after downtime, a minute or more; 24 hours if absent. At most one is caught up."""
 
     def __init__(
         self,
@@ -108,6 +147,54 @@ class ScheduleSpec(_message.Message):
 Global___ScheduleSpec: _TypeAlias = ScheduleSpec  # noqa: Y015
 
 @_typing.final
+class ScheduleRun(_message.Message):
+    """One of a schedule's times, and what became of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DUE_AT_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    BACKUP_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    RETRY_AT_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    outcome: Global___ScheduleRunOutcome.ValueType
+    """What became of it."""
+    backup_id: _builtins.str
+    """The backup of its newest try; empty if none was begun."""
+    attempts: _builtins.int
+    """Backups that were begun for it."""
+    @_builtins.property
+    def due_at(self) -> _timestamp_pb2.Timestamp:
+        """The time."""
+
+    @_builtins.property
+    def retry_at(self) -> _timestamp_pb2.Timestamp:
+        """When it is tried again; absent if it is not."""
+
+    @_builtins.property
+    def error(self) -> _common_pb2.OperationError:
+        """Why its newest try failed; absent if it did not."""
+
+    def __init__(
+        self,
+        *,
+        due_at: _timestamp_pb2.Timestamp | None = ...,
+        outcome: Global___ScheduleRunOutcome.ValueType = ...,
+        backup_id: _builtins.str = ...,
+        attempts: _builtins.int = ...,
+        retry_at: _timestamp_pb2.Timestamp | None = ...,
+        error: _common_pb2.OperationError | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["due_at", b"due_at", "error", b"error", "retry_at", b"retry_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "backup_id", b"backup_id", "due_at", b"due_at", "error", b"error", "outcome", b"outcome", "retry_at", b"retry_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScheduleRun: _TypeAlias = ScheduleRun  # noqa: Y015
+
+@_typing.final
 class Schedule(_message.Message):
     """One schedule."""
 
@@ -122,8 +209,12 @@ class Schedule(_message.Message):
     LAST_BACKUP_ID_FIELD_NUMBER: _builtins.int
     MISSED_RUNS_FIELD_NUMBER: _builtins.int
     SKIPPED_RUNS_FIELD_NUMBER: _builtins.int
-    CREATED_BY_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
+    UPDATED_AT_FIELD_NUMBER: _builtins.int
+    FAILED_RUNS_FIELD_NUMBER: _builtins.int
+    LAST_ERROR_FIELD_NUMBER: _builtins.int
+    RECENT_RUNS_FIELD_NUMBER: _builtins.int
     schedule_id: _builtins.str
     """Its id (UUIDv7)."""
     revision: _builtins.int
@@ -133,9 +224,11 @@ class Schedule(_message.Message):
     last_backup_id: _builtins.str
     """The backup it made last; empty if none."""
     missed_runs: _builtins.int
-    """Times that passed in downtime beyond the catch-up window."""
+    """Times that passed in downtime and were not caught up."""
     skipped_runs: _builtins.int
     """Times left out because the last run went on."""
+    failed_runs: _builtins.int
+    """Times at which no backup could be begun, or all tries failed."""
     @_builtins.property
     def spec(self) -> Global___ScheduleSpec:
         """When and what."""
@@ -149,12 +242,24 @@ class Schedule(_message.Message):
         """When it last fired; absent if never."""
 
     @_builtins.property
-    def created_by(self) -> _common_pb2.Principal:
-        """Who made it."""
+    def principal(self) -> _common_pb2.Principal:
+        """Who made it, or changed it last: its backups are made with what this principal may do then."""
 
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
+
+    @_builtins.property
+    def updated_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was last changed."""
+
+    @_builtins.property
+    def last_error(self) -> _common_pb2.OperationError:
+        """Why its newest backup failed or could not be begun; absent once one is complete."""
+
+    @_builtins.property
+    def recent_runs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScheduleRun]:
+        """Its newest ten times that have come; GetSchedule only."""
 
     def __init__(
         self,
@@ -168,12 +273,16 @@ class Schedule(_message.Message):
         last_backup_id: _builtins.str = ...,
         missed_runs: _builtins.int = ...,
         skipped_runs: _builtins.int = ...,
-        created_by: _common_pb2.Principal | None = ...,
+        principal: _common_pb2.Principal | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
+        updated_at: _timestamp_pb2.Timestamp | None = ...,
+        failed_runs: _builtins.int = ...,
+        last_error: _common_pb2.OperationError | None = ...,
+        recent_runs: _abc.Iterable[Global___ScheduleRun] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "last_run_at", b"last_run_at", "spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "last_error", b"last_error", "last_run_at", b"last_run_at", "principal", b"principal", "spec", b"spec", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "last_backup_id", b"last_backup_id", "last_run_at", b"last_run_at", "missed_runs", b"missed_runs", "next_runs", b"next_runs", "paused", b"paused", "revision", b"revision", "schedule_id", b"schedule_id", "skipped_runs", b"skipped_runs", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "failed_runs", b"failed_runs", "last_backup_id", b"last_backup_id", "last_error", b"last_error", "last_run_at", b"last_run_at", "missed_runs", b"missed_runs", "next_runs", b"next_runs", "paused", b"paused", "principal", b"principal", "recent_runs", b"recent_runs", "revision", b"revision", "schedule_id", b"schedule_id", "skipped_runs", b"skipped_runs", "spec", b"spec", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

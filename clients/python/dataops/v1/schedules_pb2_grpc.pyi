@@ -44,11 +44,11 @@ class ScheduleServiceStub:
     DeleteSchedule: _grpc.UnaryUnaryMultiCallable[_schedules_pb2.DeleteScheduleRequest, _schedules_pb2.DeleteScheduleResponse]
     """Deletes a schedule; the backups it made stay."""
     PauseSchedule: _grpc.UnaryUnaryMultiCallable[_schedules_pb2.PauseScheduleRequest, _schedules_pb2.PauseScheduleResponse]
-    """Keeps a schedule from firing."""
+    """Keeps a schedule from firing, and what waits from beginning; a backup that is being made goes on."""
     ResumeSchedule: _grpc.UnaryUnaryMultiCallable[_schedules_pb2.ResumeScheduleRequest, _schedules_pb2.ResumeScheduleResponse]
-    """Lets a schedule fire again, from its next time on."""
+    """Lets a schedule fire again, from its next time on; times of the pause are not caught up."""
     TriggerSchedule: _grpc.UnaryUnaryMultiCallable[_schedules_pb2.TriggerScheduleRequest, _schedules_pb2.TriggerScheduleResponse]
-    """Fires a schedule now; its next time stays."""
+    """Fires a schedule now, for the caller; its next time stays, and so does a run that goes on."""
     PreviewRetention: _grpc.UnaryUnaryMultiCallable[_schedules_pb2.PreviewRetentionRequest, _schedules_pb2.PreviewRetentionResponse]
     """Shows what retention would remove now, and what keeps the rest; removes nothing."""
 
@@ -68,11 +68,11 @@ class ScheduleServiceAsyncStub(ScheduleServiceStub):
     DeleteSchedule: _aio.UnaryUnaryMultiCallable[_schedules_pb2.DeleteScheduleRequest, _schedules_pb2.DeleteScheduleResponse]  # type: ignore[assignment]
     """Deletes a schedule; the backups it made stay."""
     PauseSchedule: _aio.UnaryUnaryMultiCallable[_schedules_pb2.PauseScheduleRequest, _schedules_pb2.PauseScheduleResponse]  # type: ignore[assignment]
-    """Keeps a schedule from firing."""
+    """Keeps a schedule from firing, and what waits from beginning; a backup that is being made goes on."""
     ResumeSchedule: _aio.UnaryUnaryMultiCallable[_schedules_pb2.ResumeScheduleRequest, _schedules_pb2.ResumeScheduleResponse]  # type: ignore[assignment]
-    """Lets a schedule fire again, from its next time on."""
+    """Lets a schedule fire again, from its next time on; times of the pause are not caught up."""
     TriggerSchedule: _aio.UnaryUnaryMultiCallable[_schedules_pb2.TriggerScheduleRequest, _schedules_pb2.TriggerScheduleResponse]  # type: ignore[assignment]
-    """Fires a schedule now; its next time stays."""
+    """Fires a schedule now, for the caller; its next time stays, and so does a run that goes on."""
     PreviewRetention: _aio.UnaryUnaryMultiCallable[_schedules_pb2.PreviewRetentionRequest, _schedules_pb2.PreviewRetentionResponse]  # type: ignore[assignment]
     """Shows what retention would remove now, and what keeps the rest; removes nothing."""
 
@@ -125,7 +125,7 @@ class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _schedules_pb2.PauseScheduleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_schedules_pb2.PauseScheduleResponse, _abc.Awaitable[_schedules_pb2.PauseScheduleResponse]]:
-        """Keeps a schedule from firing."""
+        """Keeps a schedule from firing, and what waits from beginning; a backup that is being made goes on."""
 
     @_abc_1.abstractmethod
     def ResumeSchedule(
@@ -133,7 +133,7 @@ class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _schedules_pb2.ResumeScheduleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_schedules_pb2.ResumeScheduleResponse, _abc.Awaitable[_schedules_pb2.ResumeScheduleResponse]]:
-        """Lets a schedule fire again, from its next time on."""
+        """Lets a schedule fire again, from its next time on; times of the pause are not caught up."""
 
     @_abc_1.abstractmethod
     def TriggerSchedule(
@@ -141,7 +141,7 @@ class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _schedules_pb2.TriggerScheduleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_schedules_pb2.TriggerScheduleResponse, _abc.Awaitable[_schedules_pb2.TriggerScheduleResponse]]:
-        """Fires a schedule now; its next time stays."""
+        """Fires a schedule now, for the caller; its next time stays, and so does a run that goes on."""
 
     @_abc_1.abstractmethod
     def PreviewRetention(
