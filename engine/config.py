@@ -112,6 +112,7 @@ class Settings(BaseModel):
     heartbeat_seconds: float = Field(3, gt=0, description="How often a worker renews its lease.")
     look_seconds: float = Field(2, gt=0, description="How often a worker looks for jobs without being rung.")
     watch_heartbeat_seconds: float = Field(15, gt=0, description="How often an idle watch says it is alive.")
+    schedule_seconds: float = Field(5, gt=0, description="How often a worker looks for schedules that have come due.")
     sweep_seconds: float = Field(60, gt=0, description="How often orphans and expired artifacts are swept.")
     health_listen: str = Field(
         "", description="Address of /livez, /readyz and /metrics (plain HTTP, port 0: any free one); empty: off."

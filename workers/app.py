@@ -1,4 +1,4 @@
-"""A worker process, assembled on one page: settings, resources, the slot, the doorbell, housekeeping, its end.
+"""A worker process, assembled on one page: settings, resources, slot, doorbell, housekeeping, schedules, its end.
 
 The main thread owns the signals and does nothing else. On SIGTERM nothing more is claimed, the running job's statement
 is cancelled, its transaction rolled back and its lease released with the attempt not counted; exit within 10 s.
@@ -31,12 +31,15 @@ from engine.jobs.runner import Runner
 from engine.resources import Resources, open_resources
 from engine.restores.service import Restores
 from engine.retention.service import Retention
+from engine.schedules.record import forget_runs
+from engine.schedules.scheduler import Scheduler
 from workers import broker, memory
-from workers.housekeeping import Duty, Housekeeping
+from workers.housekeeping import SCHEDULER, Duty, Housekeeping
 from workers.slot import Slot
 
-POOL_SIZE = 4
-"""Control connections: the slot, housekeeping, and what a handler does besides. Heartbeats have their own."""
+POOL_SIZE = 5
+"""Control connections: the slot, housekeeping, the scheduler, and what a handler does besides. Heartbeats have their
+own."""
 
 ROLLBACK_SECONDS = 7.0
 """What a stopping job gets to notice and roll back; with giving up and closing it stays under the promised 10 s."""
@@ -103,6 +106,10 @@ def default_duties(resources: Resources) -> list[Duty]:
         with resources.db.transaction() as session:
             return events.forget(session, now)
 
+    def forget_schedule_runs(now: datetime) -> int:
+        with resources.db.transaction() as session:
+            return forget_runs(session, now)
+
     return [
         Duty("retention", retention.sweep),
         Duty("restores", restores.expire),
@@ -110,21 +117,24 @@ def default_duties(resources: Resources) -> list[Duty]:
         # after those above: what they let go of is swept in the same round
         Duty("artifacts", lambda _now: resources.artifacts.sweep()),
         Duty("events", forget_events),
+        Duty("schedule runs", forget_schedule_runs),
         Duty("request ids", forget_requests),
         Duty("marks", lambda now: marks.sweep(resources, now)),
     ]
 
 
 class Worker:
-    """Slot, doorbell and housekeeping of one process."""
+    """Slot, doorbell, housekeeping and scheduler of one process."""
 
     def __init__(self, resources: Resources, handlers: Handlers, duties: Sequence[Duty], owner: str) -> None:
         self._settings = resources.settings
         self._runner = Runner(resources, handlers, owner)
         self._slot = Slot(self._runner, resources.bell, look_seconds=self._settings.look_seconds)
         self._housekeeping = Housekeeping(resources, duties, owner)
+        firing, every = Duty("schedules", Scheduler(resources).fire), self._settings.schedule_seconds
+        self._scheduler = Housekeeping(resources, [firing], owner, lease=SCHEDULER, every=every)
         self._bell: dramatiq.Worker | None = None
-        self.pulses = [self._slot.pulse, self._housekeeping.pulse]
+        self.pulses = [self._slot.pulse, self._housekeeping.pulse, self._scheduler.pulse]
         """Of the threads that this process cannot do without."""
 
     def start(self) -> None:
@@ -132,6 +142,7 @@ class Worker:
         if self._settings.redis_url:
             self._bell = broker.listen(self._settings.redis_url, self._slot.rung)
         self._housekeeping.start()
+        self._scheduler.start()
 
     def stop(self) -> None:
         """Stop within 10 s, whatever a handler does. Does not return if a job could not be interrupted."""
@@ -143,7 +154,8 @@ class Worker:
         if self._bell is not None:
             # What is left unacknowledged is only a ring: some worker looks within 2 s anyway.
             self._bell.stop(timeout=500)
-        self._housekeeping.stop(max(0.1, deadline - time.monotonic()))
+        for rounds in (self._scheduler, self._housekeeping):
+            rounds.stop(max(0.1, deadline - time.monotonic()))
 
     def _abandon(self) -> None:
         """A job that does not listen: release it under its thread's feet and end the process at once.

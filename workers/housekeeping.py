@@ -1,4 +1,4 @@
-"""What has to be done now and then by one process of all: sweeps and expiry.
+"""What has to be done now and then by one process of all: sweeps and expiry, and, at a pace of its own, schedules.
 
 Who holds the lease row does it. A lease can run out during a long duty, so every duty must bear being done by two at
 once; the row only keeps ten workers from doing everything ten times.
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from engine.resources import Resources
 
 LEASE = "housekeeping"
+SCHEDULER = "scheduler"
 
 DUTY_SECONDS = 900.0
 """What one duty may take before its thread is said to hang: a sweep of a large store takes minutes."""
@@ -62,17 +63,26 @@ def give_lease(db: Database, name: str, owner: str) -> None:
 
 
 class Housekeeping:
-    """A thread that, while it holds the lease, does every duty once a round."""
+    """A thread that, while it holds the lease of this name, does every duty once a round."""
 
-    def __init__(self, resources: Resources, duties: Sequence[Duty], owner: str) -> None:
+    def __init__(
+        self,
+        resources: Resources,
+        duties: Sequence[Duty],
+        owner: str,
+        *,
+        lease: str = LEASE,
+        every: float | None = None,
+    ) -> None:
         self._db = resources.db
         self._clock = resources.clock
-        self._every = resources.settings.sweep_seconds
+        self._every = resources.settings.sweep_seconds if every is None else every
         self._duties = duties
         self._owner = owner
+        self._lease = lease
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._rounds, name="housekeeping", daemon=True)
-        self.pulse = Pulse("housekeeping", self._thread, self._every + DUTY_SECONDS)
+        self._thread = threading.Thread(target=self._rounds, name=lease, daemon=True)
+        self.pulse = Pulse(lease, self._thread, self._every + DUTY_SECONDS)
 
     def start(self) -> None:
         self._thread.start()
@@ -84,7 +94,7 @@ class Housekeeping:
 
     def round(self) -> bool:
         """One round, if the lease can be had; returns whether it could."""
-        if not take_lease(self._db, LEASE, self._owner, self._every * 2 + 10):
+        if not take_lease(self._db, self._lease, self._owner, self._every * 2 + 10):
             return False
         for duty in self._duties:
             if self._stopping.is_set():
@@ -105,10 +115,10 @@ class Housekeeping:
             try:
                 held = self.round()
             except Exception as error:
-                log.warning("housekeeping_failed", error=type(error).__name__)
+                log.warning("housekeeping_failed", lease=self._lease, error=type(error).__name__)
             self._stopping.wait(self._every)
         if held:
             try:
-                give_lease(self._db, LEASE, self._owner)
+                give_lease(self._db, self._lease, self._owner)
             except Exception as error:
-                log.warning("housekeeping_failed", error=type(error).__name__)
+                log.warning("housekeeping_failed", lease=self._lease, error=type(error).__name__)

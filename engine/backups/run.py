@@ -21,6 +21,7 @@ from engine.errors import DataOpsError, InternalError
 from engine.jobs.handlers import Ending
 from engine.jobs.model import Severity
 from engine.jobs.service import caller_of_job
+from engine.schedules import course
 
 if TYPE_CHECKING:
     from engine.jobs.run import JobRun
@@ -43,12 +44,16 @@ class BackupHandler:
         archive = take_recorded(run, row.id)
 
         def end(session: Session) -> None:
-            complete(_backup(session, run.job), archive, resources.settings, resources.clock())
+            row, now = _backup(session, run.job), resources.clock()
+            complete(row, archive, resources.settings, now)
+            course.completed(session, row, run.job, now)
 
         return end
 
     def failed(self, session: Session, job: JobRow, error: DataOpsError) -> None:
-        fail(_backup(session, job), error, utc_now())
+        row, now = _backup(session, job), utc_now()
+        fail(row, error, now)
+        course.failed(session, row, error, now)
 
     def cancelled(self, session: Session, job: JobRow) -> None:
         move(_backup(session, job), S.CANCELLED, utc_now())

@@ -50,7 +50,7 @@ class Backups:
             NotFound: ENTITY_UNKNOWN; PermissionDenied: PERMISSION_MISSING; FailedPrecondition: ENTITY_NOT_BACKED_UP;
             AlreadyExists: REQUEST_ID_REUSED.
         """
-        entities = _wanted(self._resources.catalogs.load(), caller, request.entity_types)
+        entities = wanted(self._resources.catalogs.load(), caller, request.entity_types)
 
         def make(session: Session, now: datetime) -> uuid.UUID:
             row = new_backup(
@@ -344,7 +344,7 @@ def held_entities(catalog: Catalog, row: BackupRow, names: Sequence[str]) -> lis
     return list(found)
 
 
-def _wanted(catalog: Catalog, caller: Caller, names: Sequence[str]) -> list[str]:
+def wanted(catalog: Catalog, caller: Caller, names: Sequence[str]) -> list[str]:
     """The entities that are meant, each permitted and fit to be backed up."""
     if not names:
         entities = [e for e in catalog.entities() if not not_backed_up(e)]

@@ -21,6 +21,7 @@ from engine.errors import DataOpsError
 from engine.jobs.model import FINISHED
 from engine.pace import Pace
 from engine.resources import Resources
+from engine.schedules import course
 
 S = BackupStatus
 
@@ -95,6 +96,7 @@ def _fail_lost(session: Session, now: datetime) -> int:
     rows = list(session.scalars(query.with_for_update(skip_locked=True).limit(BATCH)))
     for row in rows:
         fail(row, LOST, now)
+        course.failed(session, row, LOST, now)
     return len(rows)
 
 

@@ -1,0 +1,91 @@
+"""A schedule's rows: found under their lock, and what is read off them."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import delete, exists, select
+from sqlalchemy.orm import Session
+
+from engine.backups.states import BackupStatus
+from engine.db.models import BackupRow, ScheduleRow, ScheduleRunRow
+from engine.errors import NotFound
+from engine.schedules.model import Outcome
+from engine.schedules.times import Times, parse_times
+
+KEPT_FOR = timedelta(days=90)
+"""How long what became of a time is remembered, as the events of a job are."""
+
+SHOWN_TIMES = 5
+SHOWN_RUNS = 10
+
+
+def get_schedule(session: Session, schedule_id: uuid.UUID, *, lock: bool = False) -> ScheduleRow:
+    """The schedule, as it stands in the database now; with `lock` FOR UPDATE.
+
+    Raises:
+        NotFound: SCHEDULE_UNKNOWN, also for a deleted one.
+    """
+    row = session.get(ScheduleRow, schedule_id, with_for_update=lock, populate_existing=True)
+    if row is None or row.deleted_at is not None:
+        raise unknown(schedule_id)
+    return row
+
+
+def unknown(schedule_id: uuid.UUID) -> NotFound:
+    """What a caller is told of a schedule that is not there, or is not the caller's to know of."""
+    return NotFound(
+        "schedule: found none with this id", reason="SCHEDULE_UNKNOWN", metadata={"schedule_id": str(schedule_id)}
+    )
+
+
+def times_of(row: ScheduleRow) -> Times:
+    return parse_times(row.cron, row.time_zone)
+
+
+def next_runs(row: ScheduleRow) -> list[datetime]:
+    """The times to come; the first may be past already, as long as no worker has seen to it."""
+    if row.next_run_at is None:
+        return []
+    return [row.next_run_at, *times_of(row).next(row.next_run_at, SHOWN_TIMES - 1)]
+
+
+def recent_runs(session: Session, schedule_id: uuid.UUID) -> Sequence[ScheduleRunRow]:
+    """What became of its newest times, newest first."""
+    found = select(ScheduleRunRow).where(ScheduleRunRow.schedule_id == schedule_id)
+    return session.scalars(found.order_by(ScheduleRunRow.due_at.desc()).limit(SHOWN_RUNS)).all()
+
+
+def waiting_runs(session: Session, schedule_id: uuid.UUID) -> Sequence[ScheduleRunRow]:
+    """Those that may begin yet, oldest first; call it under the schedule's lock."""
+    found = select(ScheduleRunRow).where(
+        ScheduleRunRow.schedule_id == schedule_id, ScheduleRunRow.outcome == Outcome.WAITING
+    )
+    return session.scalars(found.order_by(ScheduleRunRow.due_at).execution_options(populate_existing=True)).all()
+
+
+def goes_on(session: Session, schedule_id: uuid.UUID) -> bool:
+    """Whether a backup of the schedule is being made, whoever fired it."""
+    making = exists().where(BackupRow.schedule_id == schedule_id, BackupRow.status == BackupStatus.PENDING.value)
+    return bool(session.scalar(select(making)))
+
+
+def give_up(row: ScheduleRow, run: ScheduleRunRow) -> None:
+    """The run does not wait any more: one that had failed stands as failed, one that had not begun is left out."""
+    if run.retry_at is not None:
+        run.outcome, run.retry_at = Outcome.FAILED, None
+        row.failed_runs += 1
+    else:
+        run.outcome = Outcome.SKIPPED
+        row.skipped_runs += 1
+
+
+def forget_runs(session: Session, now: datetime) -> int:
+    """Drop what became of times more than `KEPT_FOR` ago; returns how many. Such a time cannot come due again: a
+    schedule's next one only moves on."""
+    old = delete(ScheduleRunRow).where(
+        ScheduleRunRow.due_at < now - KEPT_FOR, ScheduleRunRow.outcome != Outcome.WAITING
+    )
+    return len(session.execute(old.returning(ScheduleRunRow.due_at)).all())
