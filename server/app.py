@@ -39,6 +39,7 @@ from engine.overview.service import Overview
 from engine.resources import Resources
 from engine.restores.service import Restores
 from engine.retention.service import Retention
+from engine.schedules.service import Schedules
 from engine.uploads import Uploads
 from server import feed_bell
 from server.contract import SERVICES
@@ -198,13 +199,13 @@ def add_services(
     backups = BackupService(Backups(resources), principals, offload)
     restores = RestoreService(Restores(resources), principals, offload, resources.clock)
     overview = OverviewService(Overview(resources), principals, offload)
+    schedules = ScheduleService(Schedules(resources), Retention(resources), principals, offload)
     catalog_pb2_grpc.add_CatalogServiceServicer_to_server(CatalogService(resources, offload), server)
     uploads_pb2_grpc.add_UploadServiceServicer_to_server(UploadService(uploads, streams, principals, offload), server)
     imports_pb2_grpc.add_ImportServiceServicer_to_server(imports, server)
     exports_pb2_grpc.add_ExportServiceServicer_to_server(exports, server)
     backups_pb2_grpc.add_BackupServiceServicer_to_server(backups, server)
     restores_pb2_grpc.add_RestoreServiceServicer_to_server(restores, server)
-    schedules = ScheduleService(Retention(resources), offload)  # type: ignore[abstract]
     schedules_pb2_grpc.add_ScheduleServiceServicer_to_server(schedules, server)
     every = resources.settings.watch_heartbeat_seconds
     standings = Standings(resources.db, offload, resources.clock, jobs.entities, every=every)
