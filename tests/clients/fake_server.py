@@ -27,7 +27,7 @@ from dataops.v1 import (
 
 from tests.clients.fake_backups import Backups, Restores
 from tests.clients.fake_overview import Overviews
-from tests.clients.fake_retention import Schedules
+from tests.clients.fake_schedules import Schedules
 from tests.clients.fake_services import Catalog, Exports, Imports, Jobs, Uploads
 from tests.clients.fake_world import PART, TOKEN, World, refuse
 
@@ -64,12 +64,12 @@ def serve(world: World, key: bytes, certificate: bytes) -> Iterator[FakeServer]:
     # what is not written here answers UNIMPLEMENTED, though the stubs call it abstract
     uploads_pb2_grpc.add_UploadServiceServicer_to_server(Uploads(world), server)
     exports_pb2_grpc.add_ExportServiceServicer_to_server(Exports(world), server)
-    jobs_pb2_grpc.add_JobServiceServicer_to_server(Jobs(world), server)  # type: ignore[abstract]
-    imports_pb2_grpc.add_ImportServiceServicer_to_server(Imports(world), server)  # type: ignore[abstract]
+    jobs_pb2_grpc.add_JobServiceServicer_to_server(Jobs(world), server)
+    imports_pb2_grpc.add_ImportServiceServicer_to_server(Imports(world), server)
     catalog_pb2_grpc.add_CatalogServiceServicer_to_server(Catalog(world), server)
     backups_pb2_grpc.add_BackupServiceServicer_to_server(Backups(world), server)
     restores_pb2_grpc.add_RestoreServiceServicer_to_server(Restores(world), server)
-    schedules_pb2_grpc.add_ScheduleServiceServicer_to_server(Schedules(world), server)  # type: ignore[abstract]
+    schedules_pb2_grpc.add_ScheduleServiceServicer_to_server(Schedules(world), server)
     overview_pb2_grpc.add_OverviewServiceServicer_to_server(Overviews(world), server)
     credentials = grpc.ssl_server_credentials([(key, certificate)])
     port = server.add_secure_port("127.0.0.1:0", credentials)

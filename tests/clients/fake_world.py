@@ -29,6 +29,7 @@ EXPORT_ID = "0197a000-0000-7000-8000-00000000000d"
 OTHER_JOB_ID = "0197a000-0000-7000-8000-00000000000e"
 BACKUP_ID = "0197a000-0000-7000-8000-00000000000f"
 RESTORE_ID = "0197a000-0000-7000-8000-000000000010"
+SCHEDULE_ID = "0197a000-0000-7000-8000-000000000011"
 DIGEST = bytes(range(32))
 
 _Item = TypeVar("_Item")
@@ -131,8 +132,9 @@ class World:
     losses: list[restores_pb2.RestoreLoss] = field(default_factory=list)
     needs_approval: bool = False
     overview: overview_pb2.GetOverviewResponse = field(default_factory=overview_pb2.GetOverviewResponse)
+    schedule: schedules_pb2.Schedule = field(default_factory=schedules_pb2.Schedule)
     started: list[Message] = field(default_factory=list)
-    """Requests about backups and restores that start or change something, as they came."""
+    """Requests about backups, restores and schedules that start or change something, as they came."""
     user_agents: set[str] = field(default_factory=set)
     unavailable_calls: int = 0
 

@@ -1,7 +1,7 @@
 """The client of DataOps: one object for programs, and the pieces it is made of.
 
     client    DataOps, the whole service over one channel
-    imports   its calls about uploads and imports; exports, backups, restores, jobs and overview likewise
+    imports   its calls about uploads and imports; exports, backups, restores, schedules, jobs and overview likewise
     mapping   mapping files; conditions: which rows an export takes, as people write it
     channel   TLS channels with a token, keepalive and safe retries; synchronous and aio
     upload    uploads that go on where they broke off

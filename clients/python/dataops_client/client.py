@@ -6,8 +6,8 @@
         dataops.export_to(Path("copy.csv"), ["users"])
         dataops.create_backup(["users"])
 
-Catalog and connection stand here; what is about jobs, imports, exports, backups and restores, and the overview,
-stands in the modules of those names.
+Catalog and connection stand here; what is about jobs, imports, exports, backups, restores and schedules, and the
+overview, stands in the modules of those names.
 Every call raises `dataops_client.errors`; the stubs stand beside it as attributes for what has no method here.
 """
 
@@ -43,11 +43,12 @@ from dataops_client.overview import OverviewCalls
 from dataops_client.paging import pages
 from dataops_client.restores import RestoreCalls
 from dataops_client.retention import RetentionCalls
+from dataops_client.schedules import ScheduleCalls
 
 __all__ = ["DataOps", "OnEvent"]
 
 
-class DataOps(ExportCalls, BackupCalls, RestoreCalls, OverviewCalls, RetentionCalls):
+class DataOps(ExportCalls, BackupCalls, RestoreCalls, ScheduleCalls, RetentionCalls, OverviewCalls):
     """A connection to one server. Safe for many threads; close it when done."""
 
     def __init__(self, channel: grpc.Channel) -> None:

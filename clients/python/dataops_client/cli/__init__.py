@@ -11,7 +11,7 @@ Exit codes:
     1    failed: a defect of the server, damaged data, bytes that did not arrive, a job that was cancelled
     2    wrong usage: an unknown option, no such file, a wrong mapping file, no server configured
     3    not authenticated, or not permitted
-    4    no such entity, upload, import, export, backup, restore, job or part of a report
+    4    no such entity, upload, import, export, backup, restore, schedule, job or part of a report
     5    refused, at once or by the job: the request, the file or the state does not allow it
     6    the server, its workers or a database cannot be reached, or is busy: the same may succeed later
     8    done, but rows of the file were refused (only with --strict)

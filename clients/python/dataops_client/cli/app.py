@@ -24,6 +24,7 @@ from dataops_client.cli import (
     overview,
     restore,
     retention,
+    schedule,
     uploads,
 )
 from dataops_client.cli import output as out
@@ -82,6 +83,7 @@ app.add_typer(exports.group, name="exports", help="Look at exports, download, ca
 app.add_typer(backup.group, name="backup", help="Make backups, look at them, prove them, take rows out of them.")
 app.add_typer(restore.group, name="restore", help="Go back to a backup: plan it, confirm it, follow it.")
 app.add_typer(retention.group, name="retention", help="Look at what retention would remove.")
+app.add_typer(schedule.group, name="schedule", help="Backups that happen by themselves: when, of what, how long kept.")
 app.add_typer(jobs.group, name="jobs", help="Look at jobs, follow, cancel or retry them.")
 app.command("whoami")(access.whoami)
 
