@@ -28,9 +28,10 @@ from engine.backups.repository import Repository
 from engine.backups.states import GOOD, BackupStatus
 from engine.config import Settings
 from engine.db.database import Database
-from engine.db.models import BackupRow, GrantRow, PrincipalRow, RoleRow
+from engine.db.models import BackupRow, GrantRow, PrincipalRow, RoleRow, ScheduleRow
 from engine.errors import NotFound
 from engine.ids import new_id
+from engine.schedules.model import ScheduleSpec
 
 ADOPT_LOCK = 0x64744F_61646F
 """Of two adoptions at once each makes the records that the other has not made."""
@@ -100,7 +101,8 @@ def _adopt_one(db: Database, archive: Archive, settings: Settings, now: datetime
 
 
 def put_back(db: Database, archive: Archive, now: datetime) -> Iterator[str]:
-    """Puts back what is missing of the roles, principals, grants and holds that this backup carries; what it did.
+    """Puts back what is missing of the roles, principals, grants, schedules and holds that this backup carries; what it
+    did.
 
     What is there stays as it is: a role with other permissions, a grant with another end. Grants that have ended, and
     those of roles that nobody has any more, are left out. All or nothing.
@@ -117,6 +119,8 @@ def put_back(db: Database, archive: Archive, now: datetime) -> Iterator[str]:
         ids = {str(row["id"]): _principal(session, row, done) for row in rows.get("principals", ())}
         for row in rows.get("grants", ()):
             done += _grant(session, row, ids, now)
+        for row in rows.get("schedules", ()):
+            done += _schedule(session, row, ids, now)
         for row in rows.get("holds", ()):
             done += _hold(session, uuid.UUID(row["backup_id"]), now)
     yield from done
@@ -184,6 +188,36 @@ def _grant(session: Session, row: dict[str, Any], ids: dict[str, uuid.UUID], now
     name = f"{principal.issuer} {principal.subject}" if principal is not None else str(holder)
     _audit(session, "access.write", "grants", made, {"role": row["role"], "granted_to": name}, now)
     return [f"grant of {row['role']} to {name}"]
+
+
+def _schedule(session: Session, row: dict[str, Any], ids: dict[str, uuid.UUID], now: datetime) -> list[str]:
+    """Paused: nothing begins by itself in an installation that is being put together again."""
+    owner = ids.get(str(row["principal_id"]))
+    if owner is None:
+        return []
+    spec = {column: row[column] for column in ScheduleSpec("", "").as_columns()}
+    counts = dict.fromkeys(("missed_runs", "skipped_runs", "failed_runs"), 0)
+    made = session.execute(
+        insert(ScheduleRow)
+        .values(
+            id=uuid.UUID(row["id"]),
+            **spec,
+            **counts,
+            revision=row["revision"] + 1,
+            paused=True,
+            principal_id=owner,
+            context={},
+            created_at=_time(row["created_at"]),
+            updated_at=now,
+        )
+        .on_conflict_do_nothing(index_elements=["id"])
+        .returning(ScheduleRow.id)
+    ).scalar_one_or_none()
+    if made is None:
+        return []
+    details = {"change": "create", "name": row["name"], "cron": row["cron"], "entity_types": row["entity_types"]}
+    _audit(session, "schedules.change", "schedules", made, details, now)
+    return [f"schedule {row['name']}, paused"]
 
 
 def _hold(session: Session, backup_id: uuid.UUID, now: datetime) -> list[str]:

@@ -30,6 +30,8 @@ from engine.db.models import AuditEventRow, BackupRow, GrantRow, PrincipalRow, R
 from engine.errors import DataOpsError, InvalidRequest, NotFound
 from engine.ids import new_id
 from engine.resources import open_resources
+from engine.schedules.model import ScheduleSpec
+from engine.schedules.service import Schedules
 from examples.stack.servers import PostgresServer
 from tests.engine.backups.bench import records, take_directly
 from tests.engine.retention.kit import retain
@@ -406,6 +408,12 @@ def test_settings_are_put_back_where_they_are_missing_and_nothing_is_overwritten
                     granted_at=now, expires_at=ends,
                 )
             )  # fmt: skip
+    schedules = Schedules(site.world.resources)
+    nightly, gone = (
+        schedules.create(bob, ScheduleSpec(name, "@daily", entity_types=("things",)), *site.world.request()).id
+        for name in ("nightly", "gone")
+    )
+    schedules.delete(bob, gone)
     held = site.backup("things", hold=True)
     carrier = site.backup("things")
     after = disaster()
@@ -426,6 +434,7 @@ def test_settings_are_put_back_where_they_are_missing_and_nothing_is_overwritten
         "principal tests bob",
         "grant of admin to tests bob",
         "grant of loader to tests bob",
+        "schedule nightly, paused",
         f"hold on backup {held.id}",
     ]
     with resources.db.transaction() as session:
@@ -443,6 +452,11 @@ def test_settings_are_put_back_where_they_are_missing_and_nothing_is_overwritten
     assert [row.held for row in records(after.world) if row.id == held.id] == [True]
     assert len(after.audits("access.write")) == 3
     assert len(after.audits("backups.hold")) == 1
+    assert len(after.audits("schedules.change")) == 1
+    back = Schedules(resources).get(after.world.caller, nightly)
+    assert (back.paused, back.next_run_at, back.entity_types, back.cron) == (True, None, ["things"], "@daily")
+    assert back.principal_id == bob.principal_id
+    assert Schedules(resources).resume(after.world.caller, nightly).next_run_at is not None
     again = after.adopt("--settings", str(carrier.id))
     assert "put back" not in again.stdout
 

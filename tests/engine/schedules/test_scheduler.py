@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import psycopg
@@ -319,32 +320,46 @@ def test_a_clock_that_went_ahead_elsewhere_does_not_double_a_run(bench: Bench) -
     assert f"{bench.row(schedule_id).next_run_at:%d %H}" == "02 02"
 
 
+def fired_at_once(bench: Bench, **span: float) -> int:
+    """What three schedulers begin together that look at the same moment."""
+    now, barrier = bench.clock.pass_by(**span), threading.Barrier(3)
+
+    def fire(_number: int) -> int:
+        barrier.wait(60)
+        return Scheduler(bench.resources).fire(now)
+
+    with ThreadPoolExecutor(3) as pool:
+        return sum(pool.map(fire, range(3)))
+
+
 def test_schedulers_that_fire_at_once_make_each_run_once(bench: Bench) -> None:
-    ids = [bench.create(f"{minute} * * * *") for minute in range(8)]
-    barrier = threading.Barrier(3)
-    begun: list[int] = []
+    bench.clock.pass_by(minutes=10)
+    ids = [bench.create(f"{minute} * * * *") for minute in range(6)]
+    for _ in range(4):
+        assert fired_at_once(bench, hours=1) == 6
+        for schedule_id in ids:
+            bench.end(schedule_id)
 
-    def fight() -> None:
-        scheduler = Scheduler(bench.resources)
-        for hour in range(1, 5):
-            barrier.wait(60)
-            begun.append(scheduler.fire(start + timedelta(hours=hour)))
-            barrier.wait(60)
-            if threading.current_thread().name == "ends":
-                for schedule_id in ids:
-                    bench.end(schedule_id)
-
-    start = bench.clock()
-    threads = [threading.Thread(target=fight, name=name) for name in ("ends", "b", "c")]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(120)
-
-    assert sum(begun) == 8 * 4
     for schedule_id in ids:
         assert [outcome for _, outcome in bench.outcomes(schedule_id)] == ["STARTED"] * 4
         assert len(bench.backups(schedule_id)) == 4
+
+
+def test_what_waits_is_begun_once_by_schedulers_that_fire_at_once(bench: Bench) -> None:
+    ids = [bench.create("0 * * * *", overlap_policy=Overlap.BUFFER_ONE) for _ in range(6)]
+    bench.fire(hours=1)
+    for schedule_id in ids[:3]:
+        bench.end(schedule_id, LOST)
+    assert fired_at_once(bench, minutes=5) == 3
+    bench.fire(minutes=55)
+    for schedule_id in ids:
+        bench.end(schedule_id)
+    assert fired_at_once(bench, seconds=5) == 6
+
+    for schedule_id in ids:
+        tries = 2 if schedule_id in ids[:3] else 1
+        assert [(run.outcome, run.attempts) for run in bench.runs(schedule_id)] == [("STARTED", tries), ("STARTED", 1)]
+        assert len(bench.backups(schedule_id)) == tries + 1
 
 
 def test_a_schedule_that_somebody_holds_is_left_to_them(bench: Bench) -> None:
