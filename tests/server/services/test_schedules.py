@@ -264,6 +264,7 @@ async def test_a_schedule_is_asked_of_each_of_its_entities(client: Client, edge:
     edge.grant("carol", "schedules.*:users", "backups.create:users")
     edge.grant("dave", "schedules.*", "backups.create:users")
     edge.grant("erin", "schedules.read")
+    edge.grant("fay", "schedules.read", "schedules.change:users", "schedules.trigger:users", "backups.create")
     users, points, everything = [
         (await client.create(entity_types=names)).schedule_id for names in (["users"], ["points"], [])
     ]
@@ -280,7 +281,17 @@ async def test_a_schedule_is_asked_of_each_of_its_entities(client: Client, edge:
     assert await refusal(client.update(users, 1, "carol", entity_types=["tokens"])) == DENIED
     assert await refusal(client.create("dave", entity_types=["tokens"])) == DENIED
     assert await refusal(client.trigger(points, "dave")) == DENIED
-    assert len(await client.listed("erin")) == 4
+    assert (await client.create("fay")).principal.subject == "fay"
+    for refused in (
+        client.create("fay", entity_types=["tokens"]),
+        client.update(users, 1, "fay", entity_types=["tokens"]),
+        client.update(points, 1, "fay"),
+        client.pause(everything, "fay"),
+        client.delete(points, "fay"),
+        client.trigger(points, "fay"),
+    ):
+        assert await refusal(refused) == DENIED
+    assert len(await client.listed("erin")) == 5
     for call in (client.pause, client.resume, client.delete, client.trigger):
         assert await refusal(call(users, "erin")) == DENIED
     assert await refusal(client.listed("nobody")) == DENIED
