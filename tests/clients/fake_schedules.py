@@ -53,6 +53,15 @@ class Schedules(schedules_pb2_grpc.ScheduleServiceServicer):
         self.world.started.append(request)
         return schedules_pb2.DeleteScheduleResponse()
 
+    def PreviewRetention(self, request, context):
+        self.world.asked.append(request)
+        found = [d for d in self.world.retained if d.remove or not request.removals_only]
+        decisions, token = page(found, min(request.page_size, 2), request.page_token)
+        freeable = sum(d.freeable_size_bytes for d in self.world.retained)
+        return schedules_pb2.PreviewRetentionResponse(
+            decisions=decisions, next_page_token=token, freeable_size_bytes=freeable
+        )
+
 
 def make_schedule(world: World) -> schedules_pb2.Schedule:
     """A schedule of which nearly everything must be said."""
@@ -82,12 +91,3 @@ def make_schedule(world: World) -> schedules_pb2.Schedule:
     )
     world.backup.job_id = JOB_ID
     return schedule
-
-    def PreviewRetention(self, request, context):
-        self.world.asked.append(request)
-        found = [d for d in self.world.retained if d.remove or not request.removals_only]
-        decisions, token = page(found, min(request.page_size, 2), request.page_token)
-        freeable = sum(d.freeable_size_bytes for d in self.world.retained)
-        return schedules_pb2.PreviewRetentionResponse(
-            decisions=decisions, next_page_token=token, freeable_size_bytes=freeable
-        )

@@ -15,7 +15,9 @@ from dataops.v1 import backups_pb2, common_pb2, schedules_pb2, schedules_pb2_grp
 from engine.clock import utc_now
 from engine.db.models import AuditEventRow, BackupRow
 from engine.retention.service import Retention
+from engine.schedules.service import Schedules
 from server.convert.audit import event_to_pb
+from server.principals import Principals
 from server.services.schedules import ScheduleService
 from tests.server.rpc import Edge
 from tests.server.services.kit import by, refusal
@@ -25,7 +27,7 @@ from tests.server.services.kit import by, refusal
 async def schedules(edge: Edge) -> AsyncIterator[schedules_pb2_grpc.ScheduleServiceAsyncStub]:
     settings = edge.resources.settings.model_copy(update={"retention_settle_seconds": 0, "retention_floor": 1})
     retention = Retention(replace(edge.resources, settings=settings))
-    service = ScheduleService(retention, edge.offload)  # type: ignore[abstract]
+    service = ScheduleService(Schedules(edge.resources), retention, Principals(edge.db, edge.offload), edge.offload)
     async with (
         edge.serving((schedules_pb2_grpc.add_ScheduleServiceServicer_to_server, service)) as address,
         grpc.aio.insecure_channel(address) as channel,

@@ -16,6 +16,7 @@ from sqlalchemy import select
 from engine.clock import utc_now
 from engine.db.models import AuditEventRow, JobRow, ScheduleRow, ScheduleRunRow
 from engine.errors import Unavailable
+from engine.retention.service import Retention
 from engine.schedules.scheduler import Scheduler
 from engine.schedules.service import Schedules
 from server.principals import Principals
@@ -77,8 +78,8 @@ class Client:
 
 @pytest.fixture
 async def client(edge: Edge) -> AsyncIterator[Client]:
-    service = ScheduleService(  # type: ignore[abstract]
-        Schedules(edge.resources), Principals(edge.db, edge.offload), edge.offload
+    service = ScheduleService(
+        Schedules(edge.resources), Retention(edge.resources), Principals(edge.db, edge.offload), edge.offload
     )
     async with (
         edge.serving((schedules_pb2_grpc.add_ScheduleServiceServicer_to_server, service)) as address,
