@@ -12,7 +12,7 @@ def _rpcs(service: str, *names: str) -> set[str]:
 
 
 NOT_BUILT: frozenset[str] = frozenset(
-    _rpcs("ImportService", "ApproveImport", "RevertImport")
+    _rpcs("ImportService", "RevertImport")
     | _rpcs("WebhookService", "CreateWebhook", "ListWebhooks", "DeleteWebhook", "ListDeliveries")
     | _rpcs("AuditService", "VerifyAuditLog", "ExportAuditLog")
     | _rpcs("AccessService", "PutRole", "DeleteRole")

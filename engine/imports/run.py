@@ -21,6 +21,7 @@ from engine.backups.extract import Extraction, take_out
 from engine.clock import utc_now
 from engine.db.models import ArtifactRow, ExportRow, ImportRow, JobRow, UploadRow
 from engine.errors import DataInvalid, DataOpsError, FailedPrecondition, InternalError
+from engine.imports import approval
 from engine.imports.apply import ROLLED_BACK, Applier
 from engine.imports.backup import back_up
 from engine.imports.laterejects import late_rejects
@@ -97,6 +98,7 @@ class PlanHandler:
         row.plan_artifact_id, row.rejects_artifact_id = planned.artifact_id, planned.rejects_artifact_id
         row.plan_digest, row.plan_summary = planned.digest, planned.summary
         row.plan_expires_at = now + timedelta(seconds=resources.settings.plan_seconds)
+        approval.ask_anew(row, planned.summary, resources.settings)
         kept = now + timedelta(seconds=resources.settings.report_seconds)
         for artifact_id in (planned.artifact_id, planned.rejects_artifact_id):
             if artifact_id is not None:
@@ -106,7 +108,7 @@ class PlanHandler:
     def _end(self, session: Session, run: JobRun, planned: Planned, caller: Caller) -> None:
         resources, now = run.resources, run.resources.clock()
         row = self._record(session, run, planned)
-        asked = planned.summary["deletes_need_confirmation"]
+        asked = planned.summary["deletes_need_confirmation"] or row.approval_needed
         if ImportOptions.from_record(row.options).auto_apply and not asked:
             begin_apply(session, resources, row, caller, now)
         else:
@@ -132,6 +134,8 @@ class ApplyHandler:
             for name in written(row):
                 caller.require("imports.apply", name, row.import_type)
             require_secrets(caller, row)
+            with resources.db.transaction() as session:
+                approval.require_standing(session, row, written(row), resources.clock())
             backup_id = back_up(run, written(row))
             facts = Applier(run, row).apply(backup_id)
         run.stage("REPORT")
@@ -274,6 +278,7 @@ def plan_again(session: Session, row: ImportRow, job: JobRow, now: datetime) -> 
     row.options = row.options | {"replans": before + 1}
     row.plan_artifact_id = row.plan_digest = row.plan_summary = row.plan_expires_at = row.apply_job_id = None
     row.rejects_artifact_id = row.changes_artifact_id = row.changes_job_id = None
+    approval.forget(row)
     row.plan_job_id = begin_plan(session, row, caller, now).id
     return True
 

@@ -14,6 +14,7 @@ from engine.audit import record_change, record_intent
 from engine.db.models import ImportRow
 from engine.errors import Aborted, DataInvalid, FailedPrecondition, InvalidRequest, NotBuilt, NotFound, Unavailable
 from engine.ids import new_id
+from engine.imports import approval
 from engine.imports.changes import PlanView, page_of_errors
 from engine.imports.model import (
     ChangeKind,
@@ -125,8 +126,8 @@ class Imports:
         """Puts the plan the caller has seen into the queue; one that is applied or on its way stays as it is.
 
         Raises:
-            Aborted: PLAN_DIGEST_MISMATCH; FailedPrecondition: IMPORT_STATE, PLAN_EXPIRED, DELETES_NOT_CONFIRMED;
-            PermissionDenied.
+            Aborted: PLAN_DIGEST_MISMATCH; FailedPrecondition: IMPORT_STATE, PLAN_EXPIRED, APPROVAL_NEEDED,
+            DELETES_NOT_CONFIRMED; PermissionDenied.
         """
         now = self._resources.clock()
         with self._resources.db.transaction() as session:
@@ -141,6 +142,17 @@ class Imports:
                 make()
             row = _get(session, import_id)
         self._resources.bell.ring()
+        return row
+
+    def approve(self, caller: Caller, import_id: uuid.UUID, plan_digest: bytes) -> ImportRow:
+        """Another person's word on one plan, without which it is not applied where a setting asks for that.
+
+        Raises: as `approval.approve`; NotFound: IMPORT_UNKNOWN.
+        """
+        now, settings = self._resources.clock(), self._resources.settings
+        with self._resources.db.transaction() as session:
+            row = _get(session, import_id, lock=True)
+            approval.approve(session, caller, row, written(row), plan_digest, settings, now)
         return row
 
     def cancel(self, caller: Caller, import_id: uuid.UUID) -> ImportRow:
@@ -333,6 +345,7 @@ class Imports:
             )
         if row.plan_expires_at is not None and row.plan_expires_at < now:
             raise FailedPrecondition("plan: found it expired, make a new one", reason="PLAN_EXPIRED")
+        approval.require_approved(caller, row, self._resources.settings)
         _require_confirmation(row, confirmed_deletes)
         row.confirmed_deletes = confirmed_deletes
         begin_apply(session, self._resources, row, caller, now)

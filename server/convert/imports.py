@@ -55,6 +55,7 @@ def data_import(row: ImportRow, principals: Mapping[uuid.UUID, PrincipalRow]) ->
         status=number_of(imports_pb2.ImportStatus, row.status),
         pre_import_backup_id=str(row.pre_import_backup_id or ""),
         requested_by_admin_id=str(row.principal_id),
+        approved_by_admin_id=str(row.approved_by or ""),
         created_at=timestamp(row.created_at),
         updated_at=timestamp(row.updated_at),
         entity_types=row.entity_types,

@@ -55,6 +55,7 @@ def plan_summary(row: ImportRow) -> imports_pb2.PlanSummary | None:
         lock_duration=held,
         notices=_notices(summary),
         deletes_need_confirmation=summary["deletes_need_confirmation"],
+        approval_needed=bool(row.approval_needed),
         planned_at=timestamp(datetime.fromisoformat(summary["planned_at"])),
         server_assigned_fields=[f"{e.entity}.{name}" for e in entities for name in e.server_assigned_fields],
         foreign_key_effects=effects,

@@ -26,7 +26,7 @@ Sent = imports_pb2.DownloadImportReportResponse
 
 
 class ImportService(imports_pb2_grpc.ImportServiceServicer):
-    """One per server. Approve and Revert are not built."""
+    """One per server. Revert is not built."""
 
     def __init__(
         self, imports: Imports, uploads: Uploads, downloads: Downloads, principals: Principals, offload: Offload
@@ -108,6 +108,13 @@ class ImportService(imports_pb2_grpc.ImportServiceServicer):
             )
         )
         return imports_pb2.ApplyImportResponse(data_import=await self._shown(row))
+
+    async def ApproveImport(
+        self, request: imports_pb2.ApproveImportRequest, context: Any
+    ) -> imports_pb2.ApproveImportResponse:
+        import_id = parse_id(request.import_id, "import_id")
+        row = await self._offload.call(self._imports.approve, current_caller(context), import_id, request.plan_digest)
+        return imports_pb2.ApproveImportResponse(data_import=await self._shown(row))
 
     async def CancelImport(
         self, request: imports_pb2.CancelImportRequest, context: Any

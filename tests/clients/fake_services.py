@@ -250,6 +250,11 @@ class Imports(imports_pb2_grpc.ImportServiceServicer):
         self.world.imported.apply_job_id = self.world.job.job_id
         return imports_pb2.ApplyImportResponse(data_import=self.world.imported)
 
+    def ApproveImport(self, request, context):
+        self.world.asked.append(request)
+        self.world.imported.approved_by_admin_id = "0197a000-0000-7000-8000-0000000000ad"
+        return imports_pb2.ApproveImportResponse(data_import=self.world.imported)
+
     def CancelImport(self, request, context):
         if self.world.imported.status == imports_pb2.IMPORT_STATUS_AWAITING_APPROVAL:
             self.world.imported.status = imports_pb2.IMPORT_STATUS_CANCELLED

@@ -70,6 +70,45 @@ def test_a_person_says_yes_or_nothing_is_changed(answer: bytes, code: int, users
     assert "1,200" in screen
 
 
+def test_a_plan_that_another_person_must_approve_is_neither_asked_for_nor_applied(
+    planned: imports_pb2.Import, users_csv: Path, world: World, capsys
+):
+    planned.plan.approval_needed = True
+    for command in (["import", str(users_csv), "--entity", "users"], ["imports", "apply", IMPORT_ID]):
+        assert main([*command, "--yes", "--confirm-deletes", "1234", "-q"]) == 9
+        captured = capsys.readouterr()
+        assert captured.err == "dataops: not applied: another person must approve the plan first\n"
+        assert captured.out.endswith(f"another person approves it: dataops imports approve {IMPORT_ID}\n")
+    assert not world.applied_with
+
+    assert main(["imports", "approve", IMPORT_ID]) == 9
+    assert "not approved: nobody can be asked; --yes" in capsys.readouterr().err
+    assert main(["imports", "approve", IMPORT_ID, "--yes", "--reason", "seen"]) == 0
+    shown = capsys.readouterr().out
+    assert "approval  given by 0197a000-0000-7000-8000-0000000000ad" in shown
+    assert shown.endswith(f"who asked for it applies it: dataops imports apply {IMPORT_ID}\n")
+    request = world.asked[-1]
+    assert isinstance(request, imports_pb2.ApproveImportRequest)
+    assert (request.plan_digest, request.reason) == (planned.plan.plan_digest, "seen")
+    assert main(["imports", "apply", IMPORT_ID, "--yes", "--confirm-deletes", "1234", "-q"]) == 0
+    assert world.applied_with
+
+
+@pytest.mark.parametrize(("answer", "code"), [(b"y\n", 0), (b"n\n", 9)])
+def test_a_person_approves_below_the_counts(answer: bytes, code: int, planned: imports_pb2.Import, world: World):
+    planned.plan.approval_needed = True
+    got, screen = at_terminal(["imports", "approve", IMPORT_ID], "Approve this plan? [y/N]", answer)
+
+    assert (got, bool(planned.approved_by_admin_id)) == (code, code == 0)
+    assert "1,234" in screen
+
+
+def test_what_does_not_wait_is_not_approved(world: World):
+    world.imported.status = imports_pb2.IMPORT_STATUS_COMPLETED
+    assert main(["imports", "approve", IMPORT_ID]) == 5
+    assert not world.asked
+
+
 def test_ctrl_c_at_the_question_changes_nothing_and_says_how_to_go_on(users_csv: Path, world: World):
     command = ["import", str(users_csv), "--entity", "users"]
     got, screen = at_terminal(command, "[y/N]", b"", interrupts=True)

@@ -31,6 +31,7 @@ BY_CALL_ALONE = {
     "DIFF_UNKNOWN",
     "RESTORE_UNKNOWN",
     "APPROVAL_BY_ANOTHER",
+    "APPROVAL_NOT_NEEDED",
     "OUTCOME_UNKNOWN",  # of dataops-admin, as the next
     "PLATFORM_ROLE_UNKNOWN",
 }

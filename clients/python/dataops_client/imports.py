@@ -198,6 +198,14 @@ class ImportCalls(JobCalls):
         self.wait(applying.apply_job_id, on_event=on_event)
         return self.get_import(planned.import_id)
 
+    def approve_import(self, planned: imports_pb2.Import, *, reason: str = "") -> imports_pb2.Import:
+        """Approve the plan that `planned` shows, and no other, for another person, who then applies it."""
+        request = imports_pb2.ApproveImportRequest(
+            import_id=planned.import_id, plan_digest=planned.plan.plan_digest, reason=reason
+        )
+        with typed_errors():
+            return self.imports.ApproveImport(request).data_import
+
     def get_import(self, import_id: str) -> imports_pb2.Import:
         """One import as it stands."""
         with typed_errors():

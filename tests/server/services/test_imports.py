@@ -14,7 +14,7 @@ from dataops.v1 import backups_pb2, common_pb2, exports_pb2, imports_pb2
 
 from engine.db.models import ImportRow
 from server.convert.imports import data_import
-from tests.server.services.kit import GOOD_AND_BAD, HEADER, refusal, row, taken
+from tests.server.services.kit import GOOD_AND_BAD, HEADER, by, refusal, row, taken
 
 TWICE = [imports_pb2.ValueMapping(text="a", becomes="b"), imports_pb2.ValueMapping(text="a", becomes="c")]
 
@@ -239,6 +239,30 @@ async def test_a_plan_other_than_the_one_seen_is_not_applied(client):
     request = imports_pb2.ApplyImportRequest(import_id=planned.import_id, plan_digest=b"\1" * 32)
 
     assert (await refusal(client.imports.ApplyImport(request)))[0] == grpc.StatusCode.ABORTED
+
+
+async def test_a_plan_that_deletes_much_waits_for_another_person(client, edge, monkeypatch):
+    monkeypatch.setitem(vars(edge.resources.settings), "approval_deletes", 0)
+    edge.grant("alice", "imports.approve:users", "imports.read:users")
+    await client.planned((HEADER + row(1) + row(2)).encode(), options=imports_pb2.ImportOptions(auto_apply=True))
+    options = imports_pb2.ImportOptions(auto_apply=True, max_deletes=5)
+    made = await client.planned(
+        (HEADER + row(1)).encode(), import_type=imports_pb2.IMPORT_TYPE_REPLACE, options=options
+    )
+    assert (made.status, made.plan.approval_needed) == (imports_pb2.IMPORT_STATUS_AWAITING_APPROVAL, True)
+    fields = {"import_id": made.import_id, "plan_digest": made.plan.plan_digest}
+    apply, approve = imports_pb2.ApplyImportRequest(**fields), imports_pb2.ApproveImportRequest(**fields)
+
+    needed = await refusal(client.imports.ApplyImport(apply))
+    assert needed == (grpc.StatusCode.FAILED_PRECONDITION, "APPROVAL_NEEDED")
+    own = await refusal(client.imports.ApproveImport(approve))
+    assert own == (grpc.StatusCode.PERMISSION_DENIED, "APPROVAL_BY_ANOTHER")
+    approved = (await client.imports.ApproveImport(approve, metadata=by("alice"))).data_import
+    assert approved.approved_by_admin_id == str(edge.caller("alice").principal_id)
+    assert approved.apply_job_id == ""
+    await client.imports.ApplyImport(apply)
+    await client.run_jobs()
+    assert (await client.get(made.import_id)).report.deleted == 1
 
 
 async def test_an_import_is_cancelled_once_and_stays_so(client):

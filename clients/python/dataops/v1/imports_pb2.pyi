@@ -71,7 +71,7 @@ class _ImportStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ImportSt
     IMPORT_STATUS_ROLLED_BACK: _ImportStatus.ValueType  # 6
     """Ended by an error while being applied; everything is as before."""
     IMPORT_STATUS_AWAITING_APPROVAL: _ImportStatus.ValueType  # 7
-    """The plan is ready and waits for ApplyImport."""
+    """The plan is ready and waits for ApplyImport, and for ApproveImport before where plan.approval_needed."""
     IMPORT_STATUS_CANCELLED: _ImportStatus.ValueType  # 8
     """Stopped by a caller; nothing was changed."""
     IMPORT_STATUS_EXPIRED: _ImportStatus.ValueType  # 9
@@ -95,7 +95,7 @@ IMPORT_STATUS_FAILED: ImportStatus.ValueType  # 5
 IMPORT_STATUS_ROLLED_BACK: ImportStatus.ValueType  # 6
 """Ended by an error while being applied; everything is as before."""
 IMPORT_STATUS_AWAITING_APPROVAL: ImportStatus.ValueType  # 7
-"""The plan is ready and waits for ApplyImport."""
+"""The plan is ready and waits for ApplyImport, and for ApproveImport before where plan.approval_needed."""
 IMPORT_STATUS_CANCELLED: ImportStatus.ValueType  # 8
 """Stopped by a caller; nothing was changed."""
 IMPORT_STATUS_EXPIRED: ImportStatus.ValueType  # 9
@@ -492,7 +492,9 @@ class ImportOptions(_message.Message):
     on_refused: Global___OnRefused.ValueType
     """What happens if the database refuses a row only when it is written."""
     auto_apply: _builtins.bool
-    """True to apply without waiting for ApplyImport. Validation is never skipped."""
+    """True to apply without waiting for ApplyImport. Validation is never skipped, nor is a number of deletes that must be
+    repeated or another person's approval: the import waits for those.
+    """
     max_deletes: _builtins.int
     """Deletes that need no number repeated in ApplyImport; absent means 10 % or 1,000 rows, whichever is less."""
     @_builtins.property
@@ -734,7 +736,7 @@ class PlanSummary(_message.Message):
     deletes_need_confirmation: _builtins.bool
     """True if ApplyImport must repeat the number of deletes."""
     approval_needed: _builtins.bool
-    """True if ApproveImport by another person must come first."""
+    """True if ApproveImport by another person must come first; it stays true once that was done."""
     @_builtins.property
     def counts(self) -> Global___ChangeCounts:
         """Rows of all entities by what happens to them."""
@@ -987,6 +989,7 @@ class Import(_message.Message):
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     COMPLETED_AT_FIELD_NUMBER: _builtins.int
     REVERT_JOB_ID_FIELD_NUMBER: _builtins.int
+    APPROVED_BY_ADMIN_ID_FIELD_NUMBER: _builtins.int
     import_id: _builtins.str
     """Its id (UUIDv7)."""
     import_type: Global___ImportType.ValueType
@@ -1017,6 +1020,8 @@ class Import(_message.Message):
     """The job that applies it; empty before."""
     revert_job_id: _builtins.str
     """The job that takes it back; empty if none."""
+    approved_by_admin_id: _builtins.str
+    """Our id of the principal who approved this plan; empty if nobody did."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it was asked for."""
@@ -1085,10 +1090,11 @@ class Import(_message.Message):
         updated_at: _timestamp_pb2.Timestamp | None = ...,
         completed_at: _timestamp_pb2.Timestamp | None = ...,
         revert_job_id: _builtins.str = ...,
+        approved_by_admin_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "context", b"context", "created_at", b"created_at", "error", b"error", "options", b"options", "plan", b"plan", "report", b"report", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["apply_job_id", b"apply_job_id", "completed_at", b"completed_at", "context", b"context", "created_at", b"created_at", "entity_type", b"entity_type", "entity_types", b"entity_types", "error", b"error", "failed_records", b"failed_records", "format", b"format", "import_id", b"import_id", "import_type", b"import_type", "mapping", b"mapping", "name", b"name", "options", b"options", "plan", b"plan", "plan_job_id", b"plan_job_id", "pre_import_backup_id", b"pre_import_backup_id", "report", b"report", "requested_by_admin_id", b"requested_by_admin_id", "revert_job_id", b"revert_job_id", "status", b"status", "successful_records", b"successful_records", "total_records", b"total_records", "updated_at", b"updated_at", "upload_id", b"upload_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["apply_job_id", b"apply_job_id", "approved_by_admin_id", b"approved_by_admin_id", "completed_at", b"completed_at", "context", b"context", "created_at", b"created_at", "entity_type", b"entity_type", "entity_types", b"entity_types", "error", b"error", "failed_records", b"failed_records", "format", b"format", "import_id", b"import_id", "import_type", b"import_type", "mapping", b"mapping", "name", b"name", "options", b"options", "plan", b"plan", "plan_job_id", b"plan_job_id", "pre_import_backup_id", b"pre_import_backup_id", "report", b"report", "requested_by_admin_id", b"requested_by_admin_id", "revert_job_id", b"revert_job_id", "status", b"status", "successful_records", b"successful_records", "total_records", b"total_records", "updated_at", b"updated_at", "upload_id", b"upload_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

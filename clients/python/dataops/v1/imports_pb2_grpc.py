@@ -133,7 +133,10 @@ class ImportServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ApproveImport(self, request, context):
-        """Approves a plan by another person than the one who made it, where a rule asks for that.
+        """Approves a plan by another person than the one who made it, where a setting asks for that (plan.approval_needed):
+        APPROVAL_NEEDED is what ApplyImport answers before. The approval is of this plan alone and ends with it; who gave
+        it does not apply it. Approving what is approved answers it as it stands; a plan that needs none is refused
+        (APPROVAL_NOT_NEEDED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -51,7 +51,11 @@ class ImportServiceStub:
     ListImportErrors: _grpc.UnaryUnaryMultiCallable[_imports_pb2.ListImportErrorsRequest, _imports_pb2.ListImportErrorsResponse]
     """Lists the rows of the file that were refused or left out, by row number."""
     ApproveImport: _grpc.UnaryUnaryMultiCallable[_imports_pb2.ApproveImportRequest, _imports_pb2.ApproveImportResponse]
-    """Approves a plan by another person than the one who made it, where a rule asks for that."""
+    """Approves a plan by another person than the one who made it, where a setting asks for that (plan.approval_needed):
+    APPROVAL_NEEDED is what ApplyImport answers before. The approval is of this plan alone and ends with it; who gave
+    it does not apply it. Approving what is approved answers it as it stands; a plan that needs none is refused
+    (APPROVAL_NOT_NEEDED).
+    """
     ApplyImport: _grpc.UnaryUnaryMultiCallable[_imports_pb2.ApplyImportRequest, _imports_pb2.ApplyImportResponse]
     """Applies the plan that the caller saw, and no other: PLAN_DIGEST_MISMATCH if plan_digest is not its,
     PLAN_EXPIRED after its time. Applying an import that is being or has been applied answers it as it stands.
@@ -88,7 +92,11 @@ class ImportServiceAsyncStub(ImportServiceStub):
     ListImportErrors: _aio.UnaryUnaryMultiCallable[_imports_pb2.ListImportErrorsRequest, _imports_pb2.ListImportErrorsResponse]  # type: ignore[assignment]
     """Lists the rows of the file that were refused or left out, by row number."""
     ApproveImport: _aio.UnaryUnaryMultiCallable[_imports_pb2.ApproveImportRequest, _imports_pb2.ApproveImportResponse]  # type: ignore[assignment]
-    """Approves a plan by another person than the one who made it, where a rule asks for that."""
+    """Approves a plan by another person than the one who made it, where a setting asks for that (plan.approval_needed):
+    APPROVAL_NEEDED is what ApplyImport answers before. The approval is of this plan alone and ends with it; who gave
+    it does not apply it. Approving what is approved answers it as it stands; a plan that needs none is refused
+    (APPROVAL_NOT_NEEDED).
+    """
     ApplyImport: _aio.UnaryUnaryMultiCallable[_imports_pb2.ApplyImportRequest, _imports_pb2.ApplyImportResponse]  # type: ignore[assignment]
     """Applies the plan that the caller saw, and no other: PLAN_DIGEST_MISMATCH if plan_digest is not its,
     PLAN_EXPIRED after its time. Applying an import that is being or has been applied answers it as it stands.
@@ -158,7 +166,11 @@ class ImportServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _imports_pb2.ApproveImportRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_imports_pb2.ApproveImportResponse, _abc.Awaitable[_imports_pb2.ApproveImportResponse]]:
-        """Approves a plan by another person than the one who made it, where a rule asks for that."""
+        """Approves a plan by another person than the one who made it, where a setting asks for that (plan.approval_needed):
+        APPROVAL_NEEDED is what ApplyImport answers before. The approval is of this plan alone and ends with it; who gave
+        it does not apply it. Approving what is approved answers it as it stands; a plan that needs none is refused
+        (APPROVAL_NOT_NEEDED).
+        """
 
     @_abc_1.abstractmethod
     def ApplyImport(

@@ -15,7 +15,7 @@ from dataops_client.cli.asking import agreed, ask, can_ask
 from dataops_client.cli.course import Course, on_course
 from dataops_client.cli.options import JsonOption, Output, OutputOption, QuietOption, ReasonOption, wants_json
 from dataops_client.cli.plain import enum_word, plain, size_text
-from dataops_client.cli.plan import show_decision
+from dataops_client.cli.plan import show_decision, waits_for_another
 from dataops_client.cli.progress import telling
 from dataops_client.cli.rejects import write_rejects, write_rejects_of_failed
 from dataops_client.cli.settings import Settings
@@ -164,6 +164,10 @@ def decide(client: DataOps, planned: imports_pb2.Import, manner: Manner, course:
 
     if planned.status != imports_pb2.IMPORT_STATUS_AWAITING_APPROVAL:
         return planned  # there is no plan to apply; the end says where it stands
+    if waits_for_another(planned):
+        if manner.yes:
+            out.complain("not applied: another person must approve the plan first")
+        return planned
     course.words = (
         f"nothing is changed: dataops imports apply {planned.import_id} applies it, "
         f"dataops imports cancel {planned.import_id} drops it"
@@ -232,7 +236,10 @@ def show_end(client: DataOps, done: imports_pb2.Import, manner: Manner, course: 
         out.show_report(done)
     elif waits:
         _show_once(client, done, course)
-        print(f"\nnothing is changed; to apply it: dataops imports apply {done.import_id}")
+        if waits_for_another(done):
+            print(f"\nnothing is changed; another person approves it: dataops imports approve {done.import_id}")
+        else:
+            print(f"\nnothing is changed; to apply it: dataops imports apply {done.import_id}")
     else:
         out.show_import(done)
         print(f"\nnothing was done: it is {enum_word(done, 'status')}; only AWAITING_APPROVAL can be applied")

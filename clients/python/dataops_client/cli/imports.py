@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dataops_client.cli import exits
 from dataops_client.cli import output as out
+from dataops_client.cli.asking import agreed, can_ask
 from dataops_client.cli.cancelling import tell_cancelled
 from dataops_client.cli.course import on_course
 from dataops_client.cli.import_options import DeletesOption, StrictOption, YesOption
@@ -29,12 +31,14 @@ from dataops_client.cli.options import (
     wants_json,
 )
 from dataops_client.cli.plain import enum_word, plain
-from dataops_client.cli.plan import show_changes, show_plan
+from dataops_client.cli.plan import show_changes, show_decision, show_plan
 from dataops_client.cli.progress import telling
 from dataops_client.cli.settings import Settings
 
 if TYPE_CHECKING:
     from dataops.v1 import imports_pb2
+
+    from dataops_client.client import DataOps
 
 group = typer.Typer(no_args_is_help=True)
 
@@ -183,6 +187,31 @@ def apply_import(
 
 
 @group.command()
+def approve(
+    context: typer.Context,
+    import_id: ImportArgument,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Approve without asking.")] = False,
+    reason: ReasonOption = "",
+    output: OutputOption = Output.TEXT,
+    json: JsonOption = False,
+) -> None:
+    """Show the plan of another person's import and approve exactly that; who made it can apply it then."""
+    settings: Settings = context.obj
+    as_json = wants_json(output, json)
+    with settings.connect() as client, on_course("nothing was approved"):
+        planned = client.get_import(import_id)
+        if not yes:
+            _ask_for_approval(client, planned, as_json=as_json)
+        approved = client.approve_import(planned, reason=reason)
+    if as_json:
+        out.as_json(plain(approved))
+        return
+    if yes:
+        show_plan(approved)
+    print(f"\napproved, nothing is changed yet; who asked for it applies it: dataops imports apply {import_id}")
+
+
+@group.command()
 def cancel(
     context: typer.Context,
     import_id: ImportArgument,
@@ -219,6 +248,26 @@ def report(
                 import_id, number, output, on_bytes=narration.downloaded, on_waiting=narration.waiting
             )
         out.show_downloaded(got, as_json=json)
+
+
+def _ask_for_approval(client: DataOps, planned: imports_pb2.Import, *, as_json: bool) -> None:
+    """Return when a person says yes.
+
+    Raises:
+        typer.Exit: REFUSED if there is nothing to approve, NOT_APPLIED without a yes.
+    """
+    from dataops.v1 import imports_pb2
+
+    if planned.status != imports_pb2.IMPORT_STATUS_AWAITING_APPROVAL:
+        out.complain(f"found the import {enum_word(planned, 'status')}, expected it AWAITING_APPROVAL")
+        raise typer.Exit(exits.REFUSED)
+    if as_json or not can_ask():
+        out.complain("not approved: nobody can be asked; --yes approves what `dataops imports show` shows")
+        raise typer.Exit(exits.NOT_APPLIED)
+    show_decision(client, planned)
+    if not agreed("Approve this plan?"):
+        out.complain("not approved, nothing is changed")
+        raise typer.Exit(exits.NOT_APPLIED)
 
 
 def _print(found: imports_pb2.Import, *, as_json: bool) -> None:

@@ -86,7 +86,7 @@ def show_plan(planned: imports_pb2.Import) -> None:
             *(("locks", line) for line in _lock_lines(plan)),
             ("assigned", _assigned(plan)),
             ("deletes", _confirmation(plan)),
-            ("approval", "another person must approve it first" if plan.approval_needed else ""),
+            ("approval", _approval(planned)),
             ("expires", minute(plan.expires_at)),
             *(("notice", notice_line(notice)) for notice in plan.notices),
         ]
@@ -179,6 +179,17 @@ def duration_words(duration: Duration) -> str:
 def _assigned(plan: imports_pb2.PlanSummary) -> str:
     named = ", ".join(plan.server_assigned_fields)
     return f"{named} by the database when it is applied" if named else ""
+
+
+def waits_for_another(planned: imports_pb2.Import) -> bool:
+    """Whether another person must approve the plan, and nobody has."""
+    return planned.plan.approval_needed and not planned.approved_by_admin_id
+
+
+def _approval(planned: imports_pb2.Import) -> str:
+    if waits_for_another(planned):
+        return "another person must approve it first"
+    return f"given by {planned.approved_by_admin_id}" if planned.approved_by_admin_id else ""
 
 
 def _confirmation(plan: imports_pb2.PlanSummary) -> str:
