@@ -103,6 +103,11 @@ def test_an_approval_is_of_the_plan_that_was_looked_at_and_ends_with_it(world):
     row = plan(world)
     with pytest.raises(Aborted, match="PLAN_DIGEST_MISMATCH"):
         approve(world, row, digest=bytes(32))
+    approve(world, row)
+    with world.resources.db.transaction() as session:
+        session.get_one(ImportRow, row.id).approved_digest = bytes(32)  # of the plan before
+    with pytest.raises(FailedPrecondition, match="APPROVAL_NEEDED"):
+        world.apply(row)
     _expire(world, row)
     with pytest.raises(FailedPrecondition, match="PLAN_EXPIRED"):
         approve(world, row)
