@@ -116,6 +116,13 @@ class Settings(BaseModel):
     look_seconds: float = Field(2, gt=0, description="How often a worker looks for jobs without being rung.")
     watch_heartbeat_seconds: float = Field(15, gt=0, description="How often an idle watch says it is alive.")
     schedule_seconds: float = Field(5, gt=0, description="How often a worker looks for schedules that have come due.")
+    webhook_seconds: float = Field(5, gt=0, description="How often a worker looks for webhooks to send.")
+    webhook_ca_file: Path | None = Field(
+        None, description="Authorities (PEM) that receivers' certificates may be of, beside the system's."
+    )
+    webhook_private_hosts: str = Field(
+        "", description="Hosts, comma-separated, that webhooks may be sent to although their addresses are not public."
+    )
     sweep_seconds: float = Field(60, gt=0, description="How often orphans and expired artifacts are swept.")
     health_listen: str = Field(
         "", description="Address of /livez, /readyz and /metrics (plain HTTP, port 0: any free one); empty: off."

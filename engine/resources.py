@@ -25,6 +25,7 @@ class Resources:
     settings: Settings
     db: Database
     platform: Platform
+    keys: KeyRing
     artifacts: ArtifactStore
     repository: Repository
     catalogs: CatalogSource
@@ -57,6 +58,7 @@ def open_resources(settings: Settings, *, name: str, pool_size: int) -> Resource
             settings=settings,
             db=db,
             platform=platform,
+            keys=keys,
             artifacts=artifacts,
             repository=Repository(storage, keys, artifacts.vault),
             catalogs=CatalogSource(platform, settings.platform_schemas, settings.catalog_file),

@@ -41,6 +41,7 @@ from engine.restores.service import Restores
 from engine.retention.service import Retention
 from engine.schedules.service import Schedules
 from engine.uploads import Uploads
+from engine.webhooks.service import Webhooks
 from server import feed_bell
 from server.contract import SERVICES
 from server.download import Downloads
@@ -74,6 +75,7 @@ from server.services.overview import OverviewService
 from server.services.restores import RestoreService
 from server.services.schedules import ScheduleService
 from server.services.uploads import UploadService
+from server.services.webhooks import WebhookService
 from server.standing import Standings
 from server.tokens import KeySet, TokenVerifier
 from server.upload_stream import UploadStreams
@@ -200,6 +202,7 @@ def add_services(
     restores = RestoreService(Restores(resources), principals, offload, resources.clock)
     overview = OverviewService(Overview(resources), principals, offload)
     schedules = ScheduleService(Schedules(resources), Retention(resources), principals, offload)
+    webhooks = WebhookService(Webhooks(resources), principals, offload)
     catalog_pb2_grpc.add_CatalogServiceServicer_to_server(CatalogService(resources, offload), server)
     uploads_pb2_grpc.add_UploadServiceServicer_to_server(UploadService(uploads, streams, principals, offload), server)
     imports_pb2_grpc.add_ImportServiceServicer_to_server(imports, server)
@@ -207,6 +210,7 @@ def add_services(
     backups_pb2_grpc.add_BackupServiceServicer_to_server(backups, server)
     restores_pb2_grpc.add_RestoreServiceServicer_to_server(restores, server)
     schedules_pb2_grpc.add_ScheduleServiceServicer_to_server(schedules, server)
+    webhooks_pb2_grpc.add_WebhookServiceServicer_to_server(webhooks, server)
     every = resources.settings.watch_heartbeat_seconds
     standings = Standings(resources.db, offload, resources.clock, jobs.entities, every=every)
     jobs_pb2_grpc.add_JobServiceServicer_to_server(JobService(jobs, feed, offload, standings), server)
@@ -214,12 +218,5 @@ def add_services(
     access_pb2_grpc.add_AccessServiceServicer_to_server(AccessService(resources, offload), server)  # type: ignore[abstract]
     overview_pb2_grpc.add_OverviewServiceServicer_to_server(overview, server)
     health_pb2_grpc.add_HealthServicer_to_server(HealthService(drain), server)
-    _add_unbuilt(server)
     names = [service.full_name for service in SERVICES]
     reflection.enable_server_reflection([*names, "grpc.health.v1.Health", reflection.SERVICE_NAME], server)
-
-
-def _add_unbuilt(server: grpc.aio.Server) -> None:
-    """Services of which nothing is built: their rpcs are known, and `Unbuilt` answers before these bases are asked."""
-    for module, service in ((webhooks_pb2_grpc, "WebhookService"),):
-        getattr(module, f"add_{service}Servicer_to_server")(getattr(module, f"{service}Servicer")(), server)

@@ -13,7 +13,6 @@ def _rpcs(service: str, *names: str) -> set[str]:
 
 NOT_BUILT: frozenset[str] = frozenset(
     _rpcs("ImportService", "RevertImport")
-    | _rpcs("WebhookService", "CreateWebhook", "ListWebhooks", "DeleteWebhook", "ListDeliveries")
     | _rpcs("AuditService", "VerifyAuditLog", "ExportAuditLog")
     | _rpcs("AccessService", "PutRole", "DeleteRole")
 )

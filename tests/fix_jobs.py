@@ -13,7 +13,10 @@ from engine.config import Settings
 from examples.stack.servers import PostgresServer
 from tests.engine.jobs import kit
 
-_EMPTY_CONTROL = "TRUNCATE dataops.jobs, dataops.job_events, dataops.job_claims, dataops.leases, public.things"
+_EMPTY_CONTROL = (
+    "TRUNCATE dataops.jobs, dataops.job_events, dataops.job_claims, dataops.leases, dataops.webhooks,"
+    " dataops.webhook_deliveries, public.things"
+)
 _EMPTY_PLATFORM = "DROP SCHEMA IF EXISTS dataops_work CASCADE; TRUNCATE public.effects"
 
 

@@ -33,13 +33,16 @@ from engine.restores.service import Restores
 from engine.retention.service import Retention
 from engine.schedules.record import forget_runs
 from engine.schedules.scheduler import Scheduler
+from engine.webhooks.sender import Sender
+from engine.webhooks.service import Webhooks
 from workers import broker, memory
+from workers.deliveries import Deliveries
 from workers.housekeeping import SCHEDULER, Duty, Housekeeping
 from workers.slot import Slot
 
-POOL_SIZE = 5
-"""Control connections: the slot, housekeeping, the scheduler, and what a handler does besides. Heartbeats have their
-own."""
+POOL_SIZE = 6
+"""Control connections: the slot, housekeeping, the scheduler, webhooks, and what a handler does besides. Heartbeats have
+their own."""
 
 ROLLBACK_SECONDS = 7.0
 """What a stopping job gets to notice and roll back; with giving up and closing it stays under the promised 10 s."""
@@ -97,6 +100,7 @@ def run(settings: Settings, handlers: Handlers, duties: Sequence[Duty] | None = 
 def default_duties(resources: Resources) -> list[Duty]:
     """What housekeeping does in this release."""
     retention, restores, backups = Retention(resources), Restores(resources), BackupSweeper(resources)
+    webhooks = Webhooks(resources)
 
     def forget_requests(now: datetime) -> int:
         with resources.db.transaction() as session:
@@ -118,13 +122,14 @@ def default_duties(resources: Resources) -> list[Duty]:
         Duty("artifacts", lambda _now: resources.artifacts.sweep()),
         Duty("events", forget_events),
         Duty("schedule runs", forget_schedule_runs),
+        Duty("webhooks", webhooks.forget),
         Duty("request ids", forget_requests),
         Duty("marks", lambda now: marks.sweep(resources, now)),
     ]
 
 
 class Worker:
-    """Slot, doorbell, housekeeping and scheduler of one process."""
+    """Slot, doorbell, housekeeping, scheduler and webhooks of one process."""
 
     def __init__(self, resources: Resources, handlers: Handlers, duties: Sequence[Duty], owner: str) -> None:
         self._settings = resources.settings
@@ -133,6 +138,7 @@ class Worker:
         self._housekeeping = Housekeeping(resources, duties, owner)
         firing, every = Duty("schedules", Scheduler(resources).fire), self._settings.schedule_seconds
         self._scheduler = Housekeeping(resources, [firing], owner, lease=SCHEDULER, every=every)
+        self._deliveries = Deliveries(Sender(resources), every_seconds=self._settings.webhook_seconds)
         self._bell: dramatiq.Worker | None = None
         self.pulses = [self._slot.pulse, self._housekeeping.pulse, self._scheduler.pulse]
         """Of the threads that this process cannot do without."""
@@ -143,6 +149,7 @@ class Worker:
             self._bell = broker.listen(self._settings.redis_url, self._slot.rung)
         self._housekeeping.start()
         self._scheduler.start()
+        self._deliveries.start()
 
     def stop(self) -> None:
         """Stop within 10 s, whatever a handler does. Does not return if a job could not be interrupted."""
@@ -154,7 +161,7 @@ class Worker:
         if self._bell is not None:
             # What is left unacknowledged is only a ring: some worker looks within 2 s anyway.
             self._bell.stop(timeout=500)
-        for rounds in (self._scheduler, self._housekeeping):
+        for rounds in (self._scheduler, self._housekeeping, self._deliveries):
             rounds.stop(max(0.1, deadline - time.monotonic()))
 
     def _abandon(self) -> None:

@@ -80,12 +80,12 @@ def list_keys(
         for name in needed.backups.get(key, ()):
             typer.echo(name)
         return
-    typer.echo(f"{'key':<32}  {'check':<8}  {'':<7}  {'parts':>9}  {'backups':>9}")
+    typer.echo(f"{'key':<32}  {'check':<8}  {'':<7}  {'parts':>9}  {'backups':>9}  {'webhooks':>9}")
     for key_id in [*held, *sorted(needed.ids - set(held))]:
         check = keyfile.check_value(held[key_id]) if key_id in held else "MISSING"
         active = "seals" if key_id == ring.active_id else "opens" if key_id in held else ""
-        counts = needed.parts.get(key_id, 0), len(needed.backups.get(key_id, ()))
-        typer.echo(f"{key_id:<32}  {check:<8}  {active:<7}  {counts[0]:>9,}  {counts[1]:>9,}")
+        counts = needed.parts.get(key_id, 0), len(needed.backups.get(key_id, ())), needed.webhooks.get(key_id, 0)
+        typer.echo(f"{key_id:<32}  {check:<8}  {active:<7}  {counts[0]:>9,}  {counts[1]:>9,}  {counts[2]:>9,}")
     for name in needed.unreadable:
         typer.echo(f"its keys cannot be read: {name}", err=True)
 
@@ -94,7 +94,7 @@ def list_keys(
 def rewrap(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="All have been started again: do not ask.")] = False,
 ) -> None:
-    """Wrap the data keys of every part and backup under the key that seals; stored content is not touched."""
+    """Wrap the keys of every part, backup and webhook under the key that seals; stored content is not touched."""
     settings = admin_settings()
     ring, repository = _opened(settings)
     typer.echo(
@@ -111,7 +111,7 @@ def rewrap(
     with control_database(settings) as db:
         done = keeping.rewrap(db, repository, ring)
     of_backups = f"{done.keys_of_backups:,} keys of {done.backups:,} backups"
-    typer.echo(f"wrapped anew under {ring.active_id}: {done.parts:,} parts, {of_backups}")
+    typer.echo(f"wrapped anew under {ring.active_id}: {done.parts:,} parts, {of_backups}, {done.webhooks:,} webhooks")
     for failure in done.failed:
         typer.echo(f"left as it was: {failure}", err=True)
     if done.failed:

@@ -15,8 +15,9 @@ from engine.backups.repository import Repository
 from engine.crypto.keyring import KeyRing, Wrapped
 from engine.crypto.sealing import PartIdentity
 from engine.db.database import Database
-from engine.db.models import ArtifactPartRow, ArtifactRow, BackupRow
+from engine.db.models import ArtifactPartRow, ArtifactRow, BackupRow, WebhookRow
 from engine.errors import DataOpsError
+from engine.webhooks.signing import key_context
 
 BATCH = 500
 """Rows that are wrapped anew in one transaction: some 10 ms."""
@@ -30,22 +31,26 @@ class NeededKeys:
     """Rows of parts by key id."""
     backups: dict[str, list[str]] = field(default_factory=dict)
     """Backups by key id, as people call them."""
+    webhooks: dict[str, int] = field(default_factory=dict)
+    """Webhooks by the key id of their signing key."""
     unreadable: list[str] = field(default_factory=list)
     """Backups of whose keys nothing can be told."""
 
     @property
     def ids(self) -> set[str]:
-        return {*self.parts, *self.backups}
+        return {*self.parts, *self.backups, *self.webhooks}
 
 
 def needed_keys(db: Database, repository: Repository) -> NeededKeys:
-    """Looks at every row of a part and every backup's keys object."""
+    """Looks at every row of a part, every webhook, and every backup's keys object."""
     found = NeededKeys()
     with db.transaction() as session:
         counted = session.execute(
             select(ArtifactPartRow.key_id, func.count().label("parts")).group_by(ArtifactPartRow.key_id)
         )
         found.parts = {row.key_id: row.parts for row in counted}
+        living = select(WebhookRow.key_id, func.count()).where(WebhookRow.deleted_at.is_(None))
+        found.webhooks = {row[0]: row[1] for row in session.execute(living.group_by(WebhookRow.key_id))}
     names = _names(db)
     for artifact_id in repository.artifact_ids():
         name = names.get(artifact_id, f"{artifact_id} (without a record)")
@@ -64,6 +69,7 @@ class Rewrapped:
     """What one re-wrapping did."""
 
     parts: int = 0
+    webhooks: int = 0
     backups: int = 0
     keys_of_backups: int = 0
     failed: list[str] = field(default_factory=list)
@@ -79,6 +85,7 @@ def rewrap(db: Database, repository: Repository, ring: KeyRing) -> Rewrapped:
     last: tuple[uuid.UUID, int] | None = None
     while (last := _batch(db, ring, last, done)) is not None:
         pass
+    _webhooks(db, ring, done)
     names = _names(db)
     for artifact_id in list(repository.artifact_ids()):
         try:
@@ -129,6 +136,21 @@ def _batch(
             session.execute(update(ArtifactPartRow), new)
     done.parts += len(new)
     return (rows[-1][0], rows[-1][1]) if rows else None
+
+
+def _webhooks(db: Database, ring: KeyRing, done: Rewrapped) -> None:
+    """They are few: one transaction."""
+    others = select(WebhookRow).where(WebhookRow.deleted_at.is_(None), WebhookRow.key_id != ring.active_id)
+    with db.transaction() as session:
+        for row in session.scalars(others.with_for_update()):
+            context = key_context(row.id)
+            try:
+                wrapped = ring.wrap(ring.unwrap(Wrapped(row.key_id, row.signing_key), context), context)
+            except DataOpsError as error:
+                done.failed.append(f"signing key of webhook {row.id}: {error}")
+                continue
+            row.key_id, row.signing_key = wrapped.key_id, wrapped.data
+            done.webhooks += 1
 
 
 def _names(db: Database) -> dict[uuid.UUID, str]:

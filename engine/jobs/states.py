@@ -17,6 +17,7 @@ from engine.db.models import JobRow
 from engine.errors import DataOpsError, InternalError, PlatformNotPrepared
 from engine.jobs import claims, events
 from engine.jobs.model import FINISHED, EventKind, JobState
+from engine.webhooks.owed import owe_deliveries
 
 _ALLOWED: dict[JobState, tuple[JobState, ...]] = {
     JobState.PENDING: (JobState.RUNNING, JobState.CANCELLED, JobState.CANCEL_REQUESTED),
@@ -29,7 +30,8 @@ _ALLOWED: dict[JobState, tuple[JobState, ...]] = {
 
 
 def change(session: Session, job: JobRow, state: JobState, now: datetime, **facts: Any) -> None:
-    """Move the locked `job` to `state` and tell it as an event with `facts`. The end gives lease and places up."""
+    """Move the locked `job` to `state` and tell it as an event with `facts`. The end gives lease and places up,
+    and owes the webhooks that the job concerns their messages."""
     old = JobState(job.state)
     if state not in _ALLOWED[old]:
         raise InternalError(f"job: found a change from {old} to {state}, expected one of {_ALLOWED[old]}")
@@ -41,6 +43,7 @@ def change(session: Session, job: JobRow, state: JobState, now: datetime, **fact
         drop_lease(job)
         claims.leave(session, job.id)
         events.thin(session, job, now)
+        owe_deliveries(session, job, now)
 
 
 def drop_lease(job: JobRow) -> None:

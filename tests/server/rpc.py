@@ -87,6 +87,7 @@ class Edge:
             settings=settings,
             db=self.db,
             platform=platform,
+            keys=keys,
             artifacts=self.store,
             repository=Repository(storage, keys),
             catalogs=CatalogSource(platform, settings.platform_schemas, settings.catalog_file),

@@ -51,10 +51,17 @@ def _lost_keys(db: Database, settings: Settings) -> Iterator[Finding]:
     with db.transaction() as session:
         query = "SELECT key_id, count(*) FROM dataops.artifact_parts GROUP BY key_id ORDER BY key_id"
         used = session.execute(text(query)).all()
+        query = "SELECT key_id, count(*) FROM dataops.webhooks WHERE deleted_at IS NULL GROUP BY key_id ORDER BY key_id"
+        signing = session.execute(text(query)).all()
     for key_id, parts in used:
         if key_id not in ring.ids:
             found = f"not in the key ring, and {parts:,} stored parts are sealed by it"
             means = "these artifacts cannot be opened (KEY_UNKNOWN); add the key to the ring again"
+            yield Finding("keys", Severity.ERROR, f"key {key_id}", found, means)
+    for key_id, webhooks in signing:
+        if key_id not in ring.ids:
+            found = f"not in the key ring, and the signing keys of {webhooks:,} webhooks are sealed by it"
+            means = "nothing is delivered to them (KEY_UNKNOWN); add the key to the ring again, or make them anew"
             yield Finding("keys", Severity.ERROR, f"key {key_id}", found, means)
 
 

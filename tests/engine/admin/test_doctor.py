@@ -19,6 +19,8 @@ from engine.admin.doctor.finding import OPERATIONS, WRITES
 from engine.admin.doctor.text import as_text, one_line
 from engine.admin.prepare import prepare
 from engine.errors import PlatformNotPrepared
+from engine.webhooks.model import WebhookRequest
+from engine.webhooks.service import Webhooks
 from examples.stack.servers import PostgresServer
 from tests.engine.admin.conftest import PASSWORD
 from tests.engine.admin.kit import Site
@@ -218,6 +220,20 @@ def test_a_key_that_stored_parts_need_and_the_ring_lacks(well: Site, make_world:
     make_world(well.settings.platform_dsn).upload(b"id\n1\n")
     (finding,) = well.found("keys", keys=well.settings.keys.replace("test ", "other "))
     assert (finding.severity, finding.subject) == (Severity.ERROR, "key test")
+    assert "stored parts" in finding.found
+
+
+def test_a_key_that_webhooks_need_and_the_ring_lacks(well: Site, make_world: Callable[..., World]) -> None:
+    world = make_world(well.settings.platform_dsn)
+    webhooks, request = Webhooks(world.resources), WebhookRequest("https://hooks.example.org/")
+    made, _ = webhooks.create(world.caller, request, *world.request())
+    lacking = well.settings.keys.replace("test ", "other ")
+    (finding,) = well.found("keys", keys=lacking)
+    assert (finding.severity, finding.subject) == (Severity.ERROR, "key test")
+    assert "signing keys of 1 webhooks" in finding.found
+
+    webhooks.delete(world.caller, made.id)
+    assert well.found("keys", keys=lacking) == []
 
 
 def test_a_store_that_is_not_there_yet_is_not_made(well: Site, tmp_path: Path) -> None:

@@ -26,11 +26,14 @@ from engine.backups.model import BackupRequest
 from engine.backups.repository import Repository
 from engine.backups.service import Backups
 from engine.config import Settings
-from engine.crypto.keyring import KeyRing, parse_keys
-from engine.db.models import ArtifactPartRow, ArtifactRow, BackupRow
+from engine.crypto.keyring import KeyRing, Wrapped, parse_keys
+from engine.db.models import ArtifactPartRow, ArtifactRow, BackupRow, WebhookRow
 from engine.errors import DataOpsError, FailedPrecondition, NotFound
 from engine.ids import new_id
 from engine.storage import storage_from
+from engine.webhooks.model import WebhookRequest
+from engine.webhooks.service import Webhooks
+from engine.webhooks.signing import key_context
 from tests.world import World
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
@@ -206,6 +209,8 @@ class Site:
         for number in range(3):
             self.part(b"part %d" % number)
         self.rows = [self.backup(), self.backup()]
+        request = WebhookRequest("https://hooks.example.org/", job_kinds=("RESTORE",))
+        self.webhook, self.key = Webhooks(world.resources).create(world.caller, request, *world.request())
 
     def part(self, data: bytes) -> None:
         artifacts = self.world.resources.artifacts
@@ -222,6 +227,12 @@ class Site:
 
     def repository(self) -> Repository:
         return Repository(storage_from(self.world.resources.settings.artifacts), KeyRing.from_file(self.ring_file))
+
+    def signing_key(self) -> bytes:
+        """The webhook's, opened by the ring's file as it is now."""
+        with self.world.resources.db.transaction() as session:
+            row = session.get_one(WebhookRow, self.webhook.id)
+        return KeyRing.from_file(self.ring_file).unwrap(Wrapped(row.key_id, row.signing_key), key_context(row.id))
 
     def read_parts(self) -> list[bytes]:
         """Every artifact's content, opened by the ring's file as it is now."""
@@ -249,26 +260,27 @@ def table(output: str) -> dict[str, list[str]]:
 
 def test_a_ring_is_rotated_everything_is_wrapped_anew_and_the_old_key_may_go(site: Site) -> None:
     assert table(run("keys", "list").stdout) == {
-        "test": [keyfile.check_value(bytes(range(32))), "seals", "3", "2"],
+        "test": [keyfile.check_value(bytes(range(32))), "seals", "3", "2", "1"],
     }
     rotated = run("keys", "rotate")
     assert rotated.exit_code == 0, rotated.output
     new = next(iter(parse_keys(site.ring_file.read_text())))
     assert "DATAOPS RECOVERY SHEET" in rotated.stdout
     listed = table(run("keys", "list").stdout)
-    assert (listed[new][1:], listed["test"][1:]) == (["seals", "0", "0"], ["opens", "3", "2"])
+    assert (listed[new][1:], listed["test"][1:]) == (["seals", "0", "0", "0"], ["opens", "3", "2", "1"])
     named = run("keys", "list", "--key", "test").stdout.splitlines()
     assert [line.split()[0] for line in named] == sorted(str(row.id) for row in site.rows)
 
     wrapped = run("keys", "rewrap", "--yes")
     assert wrapped.exit_code == 0, wrapped.output
-    assert "3 parts, 6 keys of 2 backups" in wrapped.stdout
-    assert "0 parts, 0 keys of 0 backups" in run("keys", "rewrap", "--yes").stdout
+    assert "3 parts, 6 keys of 2 backups, 1 webhooks" in wrapped.stdout
+    assert "0 parts, 0 keys of 0 backups, 0 webhooks" in run("keys", "rewrap", "--yes").stdout
     listed = table(run("keys", "list").stdout)
-    assert (listed[new][1:], listed["test"][1:]) == (["seals", "3", "2"], ["opens", "0", "0"])
+    assert (listed[new][1:], listed["test"][1:]) == (["seals", "3", "2", "1"], ["opens", "0", "0", "0"])
 
     site.ring_file.write_text(site.ring_file.read_text().splitlines()[0] + "\n")
     assert site.read_parts() == [b"part 0", b"part 1", b"part 2"]
+    assert site.signing_key() == site.key
     for artifact_id in site.repository().artifact_ids():
         archive = site.repository().open(artifact_id)
         assert b"".join(archive.rows(archive.manifest.entities[0])) == b"1\n"
@@ -329,7 +341,7 @@ def test_nothing_is_wrapped_anew_before_somebody_says_that_all_know_the_new_key(
     assert ran.exit_code == code, ran.output
     assert "First every server and worker must have been started again" in ran.stderr
     assert ("nobody can be asked; --yes" in ran.stderr) == (answer is None)
-    assert (table(run("keys", "list").stdout)["test"][2:] == ["0", "0"]) == (code == 0)
+    assert (table(run("keys", "list").stdout)["test"][2:] == ["0", "0", "0"]) == (code == 0)
 
 
 def test_backups_that_need_a_key_that_there_is_not_are_not_none(site: Site) -> None:
@@ -342,7 +354,7 @@ def test_backups_that_need_a_key_that_there_is_not_are_not_none(site: Site) -> N
 def test_a_key_that_is_needed_and_missing_is_listed(site: Site) -> None:
     site.ring_file.write_text("other " + base64.b64encode(os.urandom(32)).decode() + "\n")
 
-    assert table(run("keys", "list").stdout)["test"] == ["MISSING", "3", "2"]
+    assert table(run("keys", "list").stdout)["test"] == ["MISSING", "3", "2", "1"]
     assert run("keys", "rewrap", "--yes").exit_code == 1
 
 

@@ -35,7 +35,7 @@ class _DeliveryStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Deliver
     DELIVERY_STATE_DELIVERED: _DeliveryState.ValueType  # 2
     """The receiver answered with success."""
     DELIVERY_STATE_FAILED: _DeliveryState.ValueType  # 3
-    """Given up after the last attempt."""
+    """Given up: after the last attempt, because the receiver is gone (410), or because the webhook was deleted."""
 
 class DeliveryState(_DeliveryState, metaclass=_DeliveryStateEnumTypeWrapper):
     """Where a delivery stands."""
@@ -47,7 +47,7 @@ DELIVERY_STATE_PENDING: DeliveryState.ValueType  # 1
 DELIVERY_STATE_DELIVERED: DeliveryState.ValueType  # 2
 """The receiver answered with success."""
 DELIVERY_STATE_FAILED: DeliveryState.ValueType  # 3
-"""Given up after the last attempt."""
+"""Given up: after the last attempt, because the receiver is gone (410), or because the webhook was deleted."""
 Global___DeliveryState: _TypeAlias = DeliveryState  # noqa: Y015
 
 @_typing.final
@@ -132,7 +132,7 @@ class Delivery(_message.Message):
     last_status: _builtins.int
     """The receiver's last HTTP status; 0 if it did not answer."""
     last_error: _builtins.str
-    """Why the last attempt failed; empty otherwise."""
+    """Why the last attempt failed, in one word, for example TIMEOUT; empty otherwise."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
@@ -179,7 +179,7 @@ class CreateWebhookRequest(_message.Message):
     url: _builtins.str
     """Where to send; https only."""
     schedule_id: _builtins.str
-    """Only jobs of this schedule; empty for all."""
+    """Only jobs of this schedule: those that make or prove its backups; empty for all."""
     reason: _builtins.str
     """Why, for the audit log."""
     @_builtins.property
@@ -188,7 +188,7 @@ class CreateWebhookRequest(_message.Message):
 
     @_builtins.property
     def job_states(self) -> _containers.RepeatedScalarFieldContainer[_jobs_pb2.JobState.ValueType]:
-        """Jobs that end so; empty for all."""
+        """Jobs that end so: COMPLETED, FAILED, CANCELLED; empty for all."""
 
     def __init__(
         self,
@@ -217,7 +217,7 @@ class CreateWebhookResponse(_message.Message):
     WEBHOOK_FIELD_NUMBER: _builtins.int
     SIGNING_KEY_FIELD_NUMBER: _builtins.int
     signing_key: _builtins.bytes
-    """The key that every message is signed with (HMAC-SHA-256); not shown again."""
+    """The key that every message is signed with (HMAC-SHA-256), 32 bytes; not shown again."""
     @_builtins.property
     def webhook(self) -> Global___Webhook:
         """The webhook."""

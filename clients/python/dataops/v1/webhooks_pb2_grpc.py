@@ -62,7 +62,8 @@ class WebhookServiceServicer:
     """
 
     def CreateWebhook(self, request, context):
-        """Makes a webhook. The answer is the only one that holds its signing key.
+        """Makes a webhook. The answer is the only one that holds its signing key; the same request again gives the webhook
+        without it. WEBHOOK_URL_INVALID, SCHEDULE_UNKNOWN, WEBHOOKS_TOO_MANY.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -76,14 +77,15 @@ class WebhookServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteWebhook(self, request, context):
-        """Deletes a webhook; what was not delivered yet is dropped.
+        """Deletes a webhook and its key; what was not delivered yet is dropped (FAILED, WEBHOOK_DELETED). Deleting a deleted
+        one changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListDeliveries(self, request, context):
-        """Lists deliveries and attempts at them, newest first.
+        """Lists deliveries and attempts at them, newest first; those that have ended for 90 days.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,13 +34,17 @@ class WebhookServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> WebhookServiceAsyncStub: ...
     CreateWebhook: _grpc.UnaryUnaryMultiCallable[_webhooks_pb2.CreateWebhookRequest, _webhooks_pb2.CreateWebhookResponse]
-    """Makes a webhook. The answer is the only one that holds its signing key."""
+    """Makes a webhook. The answer is the only one that holds its signing key; the same request again gives the webhook
+    without it. WEBHOOK_URL_INVALID, SCHEDULE_UNKNOWN, WEBHOOKS_TOO_MANY.
+    """
     ListWebhooks: _grpc.UnaryUnaryMultiCallable[_webhooks_pb2.ListWebhooksRequest, _webhooks_pb2.ListWebhooksResponse]
     """Lists webhooks, newest first."""
     DeleteWebhook: _grpc.UnaryUnaryMultiCallable[_webhooks_pb2.DeleteWebhookRequest, _webhooks_pb2.DeleteWebhookResponse]
-    """Deletes a webhook; what was not delivered yet is dropped."""
+    """Deletes a webhook and its key; what was not delivered yet is dropped (FAILED, WEBHOOK_DELETED). Deleting a deleted
+    one changes nothing.
+    """
     ListDeliveries: _grpc.UnaryUnaryMultiCallable[_webhooks_pb2.ListDeliveriesRequest, _webhooks_pb2.ListDeliveriesResponse]
-    """Lists deliveries and attempts at them, newest first."""
+    """Lists deliveries and attempts at them, newest first; those that have ended for 90 days."""
 
 @_typing.type_check_only
 class WebhookServiceAsyncStub(WebhookServiceStub):
@@ -48,13 +52,17 @@ class WebhookServiceAsyncStub(WebhookServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateWebhook: _aio.UnaryUnaryMultiCallable[_webhooks_pb2.CreateWebhookRequest, _webhooks_pb2.CreateWebhookResponse]  # type: ignore[assignment]
-    """Makes a webhook. The answer is the only one that holds its signing key."""
+    """Makes a webhook. The answer is the only one that holds its signing key; the same request again gives the webhook
+    without it. WEBHOOK_URL_INVALID, SCHEDULE_UNKNOWN, WEBHOOKS_TOO_MANY.
+    """
     ListWebhooks: _aio.UnaryUnaryMultiCallable[_webhooks_pb2.ListWebhooksRequest, _webhooks_pb2.ListWebhooksResponse]  # type: ignore[assignment]
     """Lists webhooks, newest first."""
     DeleteWebhook: _aio.UnaryUnaryMultiCallable[_webhooks_pb2.DeleteWebhookRequest, _webhooks_pb2.DeleteWebhookResponse]  # type: ignore[assignment]
-    """Deletes a webhook; what was not delivered yet is dropped."""
+    """Deletes a webhook and its key; what was not delivered yet is dropped (FAILED, WEBHOOK_DELETED). Deleting a deleted
+    one changes nothing.
+    """
     ListDeliveries: _aio.UnaryUnaryMultiCallable[_webhooks_pb2.ListDeliveriesRequest, _webhooks_pb2.ListDeliveriesResponse]  # type: ignore[assignment]
-    """Lists deliveries and attempts at them, newest first."""
+    """Lists deliveries and attempts at them, newest first; those that have ended for 90 days."""
 
 class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
     """Tells other systems when jobs end: signed, retried, listed."""
@@ -65,7 +73,9 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _webhooks_pb2.CreateWebhookRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_webhooks_pb2.CreateWebhookResponse, _abc.Awaitable[_webhooks_pb2.CreateWebhookResponse]]:
-        """Makes a webhook. The answer is the only one that holds its signing key."""
+        """Makes a webhook. The answer is the only one that holds its signing key; the same request again gives the webhook
+        without it. WEBHOOK_URL_INVALID, SCHEDULE_UNKNOWN, WEBHOOKS_TOO_MANY.
+        """
 
     @_abc_1.abstractmethod
     def ListWebhooks(
@@ -81,7 +91,9 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _webhooks_pb2.DeleteWebhookRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_webhooks_pb2.DeleteWebhookResponse, _abc.Awaitable[_webhooks_pb2.DeleteWebhookResponse]]:
-        """Deletes a webhook; what was not delivered yet is dropped."""
+        """Deletes a webhook and its key; what was not delivered yet is dropped (FAILED, WEBHOOK_DELETED). Deleting a deleted
+        one changes nothing.
+        """
 
     @_abc_1.abstractmethod
     def ListDeliveries(
@@ -89,6 +101,6 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _webhooks_pb2.ListDeliveriesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_webhooks_pb2.ListDeliveriesResponse, _abc.Awaitable[_webhooks_pb2.ListDeliveriesResponse]]:
-        """Lists deliveries and attempts at them, newest first."""
+        """Lists deliveries and attempts at them, newest first; those that have ended for 90 days."""
 
 def add_WebhookServiceServicer_to_server(servicer: WebhookServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
