@@ -41,8 +41,8 @@ from workers.housekeeping import SCHEDULER, Duty, Housekeeping
 from workers.slot import Slot
 
 POOL_SIZE = 6
-"""Control connections: the slot, housekeeping, the scheduler, webhooks, and what a handler does besides. Heartbeats have
-their own."""
+"""Control connections: the slot, housekeeping, the scheduler, webhooks, and what a handler does besides. Heartbeats
+have their own."""
 
 ROLLBACK_SECONDS = 7.0
 """What a stopping job gets to notice and roll back; with giving up and closing it stays under the promised 10 s."""

@@ -23,12 +23,14 @@ from dataops.v1 import (
     restores_pb2_grpc,
     schedules_pb2_grpc,
     uploads_pb2_grpc,
+    webhooks_pb2_grpc,
 )
 
 from tests.clients.fake_backups import Backups, Restores
 from tests.clients.fake_overview import Overviews
 from tests.clients.fake_schedules import Schedules
 from tests.clients.fake_services import Catalog, Exports, Imports, Jobs, Uploads
+from tests.clients.fake_webhooks import Webhooks
 from tests.clients.fake_world import PART, TOKEN, World, refuse
 
 __all__ = ["PART", "TOKEN", "FakeServer", "World", "make_certificate", "serve"]
@@ -71,6 +73,7 @@ def serve(world: World, key: bytes, certificate: bytes) -> Iterator[FakeServer]:
     restores_pb2_grpc.add_RestoreServiceServicer_to_server(Restores(world), server)
     schedules_pb2_grpc.add_ScheduleServiceServicer_to_server(Schedules(world), server)
     overview_pb2_grpc.add_OverviewServiceServicer_to_server(Overviews(world), server)
+    webhooks_pb2_grpc.add_WebhookServiceServicer_to_server(Webhooks(world), server)
     credentials = grpc.ssl_server_credentials([(key, certificate)])
     port = server.add_secure_port("127.0.0.1:0", credentials)
     server.start()

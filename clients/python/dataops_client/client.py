@@ -6,7 +6,7 @@
         dataops.export_to(Path("copy.csv"), ["users"])
         dataops.create_backup(["users"])
 
-Catalog and connection stand here; what is about jobs, imports, exports, backups, restores and schedules, and the
+Catalog and connection stand here; what is about jobs, imports, exports, backups, restores, schedules and webhooks, and the
 overview, stands in the modules of those names.
 Every call raises `dataops_client.errors`; the stubs stand beside it as attributes for what has no method here.
 """
@@ -32,6 +32,7 @@ from dataops.v1 import (
     restores_pb2_grpc,
     schedules_pb2_grpc,
     uploads_pb2_grpc,
+    webhooks_pb2_grpc,
 )
 
 from dataops_client.backups import BackupCalls
@@ -44,11 +45,12 @@ from dataops_client.paging import pages
 from dataops_client.restores import RestoreCalls
 from dataops_client.retention import RetentionCalls
 from dataops_client.schedules import ScheduleCalls
+from dataops_client.webhooks import WebhookCalls
 
 __all__ = ["DataOps", "OnEvent"]
 
 
-class DataOps(ExportCalls, BackupCalls, RestoreCalls, ScheduleCalls, RetentionCalls, OverviewCalls):
+class DataOps(ExportCalls, BackupCalls, RestoreCalls, ScheduleCalls, RetentionCalls, OverviewCalls, WebhookCalls):
     """A connection to one server. Safe for many threads; close it when done."""
 
     def __init__(self, channel: grpc.Channel) -> None:
@@ -64,6 +66,7 @@ class DataOps(ExportCalls, BackupCalls, RestoreCalls, ScheduleCalls, RetentionCa
         self.restores = restores_pb2_grpc.RestoreServiceStub(channel)
         self.schedules = schedules_pb2_grpc.ScheduleServiceStub(channel)
         self.uploads = uploads_pb2_grpc.UploadServiceStub(channel)
+        self.webhooks = webhooks_pb2_grpc.WebhookServiceStub(channel)
 
     @classmethod
     def connect(

@@ -11,12 +11,12 @@ Exit codes:
     1    failed: a defect of the server, damaged data, bytes that did not arrive, a job that was cancelled
     2    wrong usage: an unknown option, no such file, a wrong mapping file, no server configured
     3    not authenticated, or not permitted
-    4    no such entity, upload, import, export, backup, restore, schedule, job or part of a report
+    4    no such entity, upload, import, export, backup, restore, schedule, webhook, job or part of a report
     5    refused, at once or by the job: the request, the file or the state does not allow it
     6    the server, its workers or a database cannot be reached, or is busy: the same may succeed later
     8    done, but rows of the file were refused (only with --strict)
-    9    planned, not applied, nothing was changed: nobody could be asked and --yes or --phrase was not given, the
-         answer was no, the number of deletes was not confirmed, or a restore waits for another person
+    9    planned, not applied or approved, nothing was changed: nobody could be asked and --yes or --phrase was not
+         given, the answer was no, the number of deletes was not confirmed, or it waits for another person
     130  interrupted; what was started at the server goes on, and the message says how to follow and stop it
 """
 

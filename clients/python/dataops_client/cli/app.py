@@ -26,6 +26,7 @@ from dataops_client.cli import (
     retention,
     schedule,
     uploads,
+    webhook,
 )
 from dataops_client.cli import output as out
 from dataops_client.cli.failures import lines_of
@@ -85,6 +86,7 @@ app.add_typer(restore.group, name="restore", help="Go back to a backup: plan it,
 app.add_typer(retention.group, name="retention", help="Look at what retention would remove.")
 app.add_typer(schedule.group, name="schedule", help="Backups that happen by themselves: when, of what, how long kept.")
 app.add_typer(jobs.group, name="jobs", help="Look at jobs, follow, cancel or retry them.")
+app.add_typer(webhook.group, name="webhook", help="Have other systems told when jobs end.")
 app.command("whoami")(access.whoami)
 
 
