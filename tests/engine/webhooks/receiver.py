@@ -33,6 +33,7 @@ class Receiver:
         self.answers: list[Answer] = []
         self.received: list[tuple[dict[str, str], bytes]] = []
         self.connections = 0
+        self.poured, self.most = 0, 64 << 20
         self.released = threading.Event()
         receiver = self
 
@@ -61,7 +62,7 @@ class Receiver:
         self.url = f"https://localhost:{self.port}/hooks?from=dataops"
 
     def reset(self) -> None:
-        self.answers, self.received, self.connections = [], [], 0
+        self.answers, self.received, self.connections, self.poured = [], [], 0, 0
         self.released.clear()
 
     def never(self, _: BaseHTTPRequestHandler) -> None:
@@ -73,6 +74,15 @@ class Receiver:
         handler.wfile.write(b"HTTP/1.1 200 ")
         while not self.released.wait(0.05):
             handler.wfile.write(b"O")
+
+    def pours(self, handler: BaseHTTPRequestHandler) -> None:
+        """An answer of 64 MiB, as far as somebody takes it."""
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(self.most))
+        handler.end_headers()
+        while self.poured < self.most:
+            handler.wfile.write(bytes(1 << 16))
+            self.poured += 1 << 16
 
     def run(self) -> None:
         self._server.serve_forever(poll_interval=0.05)
@@ -92,15 +102,6 @@ def status(code: int, **headers: str) -> Answer:
         handler.end_headers()
 
     return answer
-
-
-def huge(handler: BaseHTTPRequestHandler) -> None:
-    """A gigabyte, as far as somebody takes it."""
-    handler.send_response(200)
-    handler.send_header("Content-Length", str(1 << 30))
-    handler.end_headers()
-    for _ in range(1 << 14):
-        handler.wfile.write(bytes(1 << 16))
 
 
 def nonsense(handler: BaseHTTPRequestHandler) -> None:

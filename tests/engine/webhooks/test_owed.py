@@ -11,6 +11,7 @@ from engine.db.models import BackupRow, ScheduleRow
 from engine.errors import DataInvalid
 from engine.faults import InjectedFault
 from engine.jobs.calls import Jobs
+from engine.webhooks.service import Webhooks
 from tests.engine.webhooks.kit import ended_job, hook, owed
 
 
@@ -43,6 +44,9 @@ def test_a_webhook_is_told_of_the_kinds_and_states_it_asks_for(world, monkeypatc
         "done": hook(world, job_kinds=("EXPORT",), job_states=("COMPLETED", "CANCELLED"))[0],
     }
 
+    gone, _ = hook(world)
+    Webhooks(world.resources).delete(world.caller, gone.id)
+
     def told():
         return {name: [json.loads(d.body)["event"] for d in owed(world, row)] for name, row in hooks.items()}
 
@@ -69,6 +73,7 @@ def test_a_webhook_is_told_of_the_kinds_and_states_it_asks_for(world, monkeypatc
         "failed": ["job.failed"],
         "done": ["job.completed", "job.cancelled"],
     }
+    assert owed(world, gone) == []
     failed = owed(world, hooks["failed"])[0]
     assert json.loads(failed.body)["job"]["error_reason"] == "FILE_EMPTY"
     assert b"needle" not in failed.body

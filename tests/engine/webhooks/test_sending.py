@@ -18,7 +18,7 @@ from engine.webhooks.failures import NotDelivered
 from engine.webhooks.sender import BACKOFF, CLAIM_SECONDS, Sender
 from engine.webhooks.service import Webhooks
 from tests.engine.webhooks.kit import comes_due, ended_job, hook, only, owed, send
-from tests.engine.webhooks.receiver import half, huge, nonsense, status
+from tests.engine.webhooks.receiver import half, nonsense, status
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "webhooks.md").read_text(encoding="utf-8")
@@ -66,7 +66,6 @@ def test_a_receiver_gets_what_the_page_says_and_the_pages_code_verifies_it(reach
     ("answer", "code", "word"),
     [
         (status(204), 204, ""),
-        (huge, 200, ""),
         (status(500), 500, "STATUS"),
         (status(404), 404, "STATUS"),
         (status(302, Location="/elsewhere"), 302, "REDIRECT"),
@@ -85,6 +84,16 @@ def test_what_a_receiver_answers(answer, code, word, reached, receiver):
     expected = ("PENDING" if word else "DELIVERED", code, word)
     assert (delivery.state, delivery.last_status, delivery.last_error) == expected
     assert [headers["path"] for headers, _ in receiver.received] == ["/hooks?from=dataops"]
+
+
+def test_of_a_huge_answer_little_is_taken(reached, receiver):
+    hook(reached, receiver.url)
+    ended_job(reached)
+    receiver.answers = [receiver.pours]
+    send(reached)
+
+    assert (only(reached).state, only(reached).last_status) == ("DELIVERED", 200)
+    assert receiver.poured < receiver.most / 4  # what the sockets hold on the way is some MiB
 
 
 @pytest.mark.parametrize("manner", ["never", "drips"])
@@ -194,11 +203,12 @@ def test_what_an_older_attempt_comes_to_does_not_undo_what_a_newer_has(reached, 
         claimed = slow._claim(session)
     assert claimed is not None
     comes_due(reached, CLAIM_SECONDS)
+    receiver.answers = [status(503)]
     assert send(reached) == 1
     with reached.resources.db.transaction() as session:
-        slow._record(session, claimed, 500, NotDelivered("STATUS"))
+        slow._record(session, claimed, 410, NotDelivered("STATUS", final=True))
 
-    assert (only(reached).state, only(reached).last_status) == ("DELIVERED", 200)
+    assert (only(reached).state, only(reached).last_status) == ("PENDING", 503)
 
 
 def test_two_senders_at_once_send_each_message_once(reached, receiver):
