@@ -140,7 +140,7 @@ class Worker:
         self._scheduler = Housekeeping(resources, [firing], owner, lease=SCHEDULER, every=every)
         self._deliveries = Deliveries(Sender(resources), every_seconds=self._settings.webhook_seconds)
         self._bell: dramatiq.Worker | None = None
-        self.pulses = [self._slot.pulse, self._housekeeping.pulse, self._scheduler.pulse]
+        self.pulses = [self._slot.pulse, self._housekeeping.pulse, self._scheduler.pulse, self._deliveries.pulse]
         """Of the threads that this process cannot do without."""
 
     def start(self) -> None:

@@ -8,7 +8,12 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from engine.health.pulse import Pulse
 from engine.webhooks.sender import Sender
+
+ATTEMPT_SECONDS = 300.0
+"""What one attempt may take before the thread is said to hang: a silent receiver is given up after 10 s, a name that is
+not resolved after some more."""
 
 log = structlog.get_logger(__name__)
 
@@ -20,6 +25,7 @@ class Deliveries:
         self._sender, self._every = sender, every_seconds
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._rounds, name="webhooks", daemon=True)
+        self.pulse = Pulse("webhooks", self._thread, every_seconds + ATTEMPT_SECONDS)
 
     def start(self) -> None:
         self._thread.start()
@@ -32,9 +38,10 @@ class Deliveries:
 
     def _rounds(self) -> None:
         while not self._stopping.is_set():
+            self.pulse.beat()
             try:
                 while not self._stopping.is_set() and self._sender.send_next():
-                    pass
+                    self.pulse.beat()
             except (DBAPIError, PoolTimeout) as error:
                 log.warning("webhooks_failed", error=type(error).__name__)
             except Exception:

@@ -75,6 +75,6 @@ def test_a_field_removed_from_a_released_file_is_found(monkeypatch: pytest.Monke
 
 
 def test_a_file_with_an_unbuilt_rpc_may_change(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setattr(tool, "RELEASED", _release_with_one_more_field(tmp_path, "schedules", "Schedule"))
+    monkeypatch.setattr(tool, "RELEASED", _release_with_one_more_field(tmp_path, "access", "Role"))
 
     assert tool.breaking() == 0

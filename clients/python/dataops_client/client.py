@@ -6,8 +6,8 @@
         dataops.export_to(Path("copy.csv"), ["users"])
         dataops.create_backup(["users"])
 
-Catalog and connection stand here; what is about jobs, imports, exports, backups, restores, schedules and webhooks, and the
-overview, stands in the modules of those names.
+Catalog and connection stand here; what is about jobs, imports, exports, backups, restores, schedules, retention and
+webhooks, and the overview, stands in the modules of those names.
 Every call raises `dataops_client.errors`; the stubs stand beside it as attributes for what has no method here.
 """
 
