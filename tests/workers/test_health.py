@@ -31,7 +31,7 @@ def test_a_worker_process_says_how_it_is_while_it_works_and_while_it_stops(
     worker = start_worker(listening(bench.resources.settings), "plain.step")
     address = told_by(worker)
     status, threads = look(address, "/livez")
-    assert (status, set(threads)) == (200, {"look", "housekeeping"})
+    assert (status, set(threads)) == (200, {"look", "housekeeping", "scheduler", "webhooks"})
     assert failing(address) == (200, set())
 
     with away(postgres, bench.resources.settings.control_dsn):
