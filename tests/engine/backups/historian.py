@@ -42,6 +42,8 @@ FULL_INSTEAD = (
 """Why a full backup may be made where an increment was asked for. No sum may ever be wrong."""
 
 FOLDERS = ("segments/", "keys/", "manifests/")
+OPEN = ("a", "b", "c")
+"""Sessions whose transactions stay open."""
 PIECE = 50
 """Bytes."""
 
@@ -73,7 +75,7 @@ class Historian:
         self._clear(history)
         with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
             _arrange(patch, pieces=history.pieces)
-            self._sessions = {name: stack.enter_context(self._session()) for name in ("", "a", "b")}
+            self._sessions = {name: stack.enter_context(self._session()) for name in ("", *OPEN)}
             self._copying = stack.enter_context(self._resources.platform.connect("test", autocommit=True))
             for step in history.steps:
                 self.log.append(str(step))
@@ -334,7 +336,7 @@ class Historian:
 
     def _end_sessions(self) -> None:
         """For what would wait for them."""
-        for name in ("a", "b"):
+        for name in OPEN:
             connection = self._sessions[name]
             if connection.info.transaction_status is not psycopg.pq.TransactionStatus.IDLE:
                 connection.execute("COMMIT")

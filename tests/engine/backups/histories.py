@@ -169,14 +169,16 @@ class _Author:
     def _next(self) -> list[Step]:
         rng = self._rng
         choices: dict[str, float] = {
-            "backup": 8, "write": 12, "session": 8, "maintain": 2, "migrate": 0 if self._calm else 3, "load": 1,
-            "restore": 0.6, "delete": 1, "hold": 0.5, "later": 0.6,
+            "backup": 8, "write": 12, "session": 6, "across": 2.5, "maintain": 2,
+            "migrate": 0 if self._calm else 3, "load": 1, "restore": 0.6, "delete": 1, "hold": 0.5, "later": 0.6,
         }  # fmt: skip
         match rng.choices(list(choices), list(choices.values()))[0]:
             case "backup":
                 return [self._backup()]
             case "session":
                 return [self._session()]
+            case "across":
+                return self._across()
             case "maintain":
                 return [Sql(maintained(rng, self._table()))]
             case "migrate":
@@ -233,10 +235,18 @@ class _Author:
     def _quiet(self) -> str:
         """Mostly a change of few rows, so that others get on beside it."""
         rng, kind = self._rng, self._table()
-        if rng.random() < 0.3:
+        if rng.random() < 0.2:
             return written(rng, kind)
-        change = rng.choice(kind.changes).format(v=rng.randint(1, 9))
-        return f"UPDATE public.{kind.name} t SET {change} WHERE abs(hashtext(t::text)) % 9 = {rng.randrange(9)}"
+        change = (kind.changes[0] if rng.random() < 0.7 else rng.choice(kind.changes)).format(v=rng.randint(1, 9))
+        return f"UPDATE public.{kind.name} t SET {change} WHERE abs(hashtext(t::text)) % 4 = {rng.randrange(4)}"
+
+    def _across(self) -> list[Step]:
+        """A transaction that is open while a backup is taken, and has ended at the next."""
+        rng, name = self._rng, "c"
+        begun = Sql(f"BEGIN; {'SAVEPOINT s; ' if rng.random() < 0.5 else ''}{self._quiet()}", name)
+        between = [Sql(self._quiet(), rng.choice(("", name))) for _ in range(rng.randrange(2))]
+        end = Sql("ROLLBACK" if rng.random() < 0.1 else "COMMIT", name)
+        return [begun, *between, self._backup(), *between, end, self._backup()]
 
     def _migration(self) -> list[Step]:
         rng, kind = self._rng, self._table()
