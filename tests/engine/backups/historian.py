@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 
@@ -29,6 +29,7 @@ from tests.engine.backups.histories import Backup, Delete, History, Hold, Later,
 from tests.engine.backups.history_tables import setup
 from tests.engine.backups.kit import Told
 from tests.engine.restores.kit import confirm, plan
+from tests.engine.retention.kit import retention
 from tests.world import World
 
 Rows = dict[str, list[bytes]]
@@ -199,12 +200,15 @@ class Historian:
 
     def _sweep(self) -> None:
         before, now = {row.id: row for row in self._good()}, self._resources.clock()
+        retention(self._world, retention_floor=1).sweep(now)
         BackupSweeper(self._resources).sweep(now)
-        for backup_id in before.keys() - {row.id for row in self._good()}:
+        after = {row.id: row for row in self._good()}
+        for backup_id in before.keys() - after.keys():
             row = before[backup_id]
             assert not row.held and row.expires_at is not None and row.expires_at < now
             self._tell(f"{self._names[backup_id]} has expired")
             self.seen["expired"] += 1
+        assert _scopes(after.values()) == _scopes(before.values()), "the last backup of its entities is gone"
 
     # --- what must hold
 
@@ -368,6 +372,11 @@ def _arrange(patch: pytest.MonkeyPatch, *, pieces: bool) -> None:
                 yield block[at : at + PIECE]
 
     patch.setattr(Archive, "_blocks", cut)
+
+
+def _scopes(rows: Iterable[BackupRow]) -> set[frozenset[str]]:
+    """Of which entities there is a backup that somebody asked for."""
+    return {frozenset(row.entity_types) for row in rows if row.trigger_type not in SAFETY}
 
 
 def _require_equal(found: Mapping[str, list[bytes]], expected: Mapping[str, list[bytes]], what: str) -> None:
