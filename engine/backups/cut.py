@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from engine.backups.manifest import Cut
+from engine.backups.work import Work
 from engine.catalog import Entity, Field
 from engine.db.platform import Connection, one_row
 
@@ -18,6 +19,9 @@ MOST_TRANSACTIONS = 1 << 30
 
 FLUSHED_WITHIN = 5.0
 """Seconds. The WAL writer flushes what nobody waits for within three times its delay, which is 0.2 s."""
+
+COMMITTING_AFTER = 0.5
+"""Seconds of waiting for the flush of what others committed; then it is something else that waits."""
 
 _PLAIN = (
     "bool int2 int4 int8 float4 float8 numeric money text varchar bpchar char name bytea date time timetz timestamp"
@@ -50,16 +54,25 @@ def seen(connection: Connection) -> Seen | None:
     return None if lsn is None else Seen(Cut(int(xmin), int(timeline, 16)), lsn)
 
 
-def durable(connection: Connection, found: Seen | None) -> Cut | None:
+def durable(work: Work, connection: Connection, found: Seen | None) -> Cut | None:
     """The cut, if everything that its snapshot saw is on disk by now: ids of transactions that a crash undoes are given
-    again."""
+    again.
+
+    Where nobody commits, the server leaves the last page of WAL that a transaction has begun unwritten; a commit of our
+    own, which changes nothing, has it flushed.
+    """
     if found is None:
         return None
     query = sql.SQL("SELECT pg_current_wal_flush_lsn() >= {}::pg_lsn").format(sql.Literal(found.lsn))
-    patience = time.monotonic() + FLUSHED_WITHIN
+    begun, committed = time.monotonic(), False
     while not one_row(connection, query)[0]:
-        if time.monotonic() > patience:
+        waited = time.monotonic() - begun
+        if waited > FLUSHED_WITHIN:
             return None
+        if waited > COMMITTING_AFTER and not committed:
+            with work.platform("backup, flushing", autocommit=True) as other:
+                other.execute("SELECT pg_current_xact_id()")
+            committed = True
         time.sleep(0.05)
     return found.cut
 

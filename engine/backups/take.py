@@ -160,7 +160,7 @@ class _Taking:
             catalog = require_unchanged(read_catalog(connection), entities)
             since = seen(connection)
             read = self.under_locks(connection, catalog, entities, snapshot_at)
-            return replace(read, cut=durable(connection, since))
+            return replace(read, cut=durable(self.work, connection, since))
 
     def since(
         self,
@@ -193,7 +193,7 @@ class _Taking:
             own = self._own(writer)
             writer.end()
         fault("backups.written")
-        return _Read(snapshot_at, database, lacking, backed, own, writer, durable(connection, found))
+        return _Read(snapshot_at, database, lacking, backed, own, writer, durable(self.work, connection, found))
 
     def under_locks(
         self,
@@ -247,7 +247,7 @@ class _Taking:
                     raise
             fault("backups.written")
             _require_equal(backed, counts.result())
-            cut = durable(connection, since)
+            cut = durable(self.work, connection, since)
         return _Read(snapshot_at, database, lacking, backed, own, writer, cut)
 
     def publish(self, read: _Read, parent: Archive | None = None) -> Archive:

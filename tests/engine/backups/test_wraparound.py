@@ -57,8 +57,8 @@ def test_ids_that_begin_anew_between_two_backups(old_server: PostgresServer, mak
     with psycopg.connect(world.resources.platform.dsn) as slow:
         slow.execute("UPDATE public.things SET note = 'open' WHERE id = 1")
         slow.execute("SAVEPOINT a")
-        slow.execute("UPDATE public.things SET note = 'open' WHERE id = 2")
         world.sql("UPDATE public.things SET note = 'before' WHERE id > 2900")
+        slow.execute("UPDATE public.things SET note = 'open' WHERE id = 2")  # of WAL the last, and nobody flushes it
         backed_up(world, BackupType.FULL, "things")
         world.sql("UPDATE public.things SET note = 'since' WHERE id IN (3, 4)")
         world.sql(BURN)
