@@ -77,18 +77,33 @@ def durable(work: Work, connection: Connection, found: Seen | None) -> Cut | Non
     return found.cut
 
 
-def bound(connection: Connection, parent: Cut | None) -> int | None:
-    """The xmin below which a visible row is in the parent; None where that cannot be concluded."""
+@dataclass(frozen=True)
+class Since:
+    """Ids, with their epochs, of the transactions whose rows may have come since a parent: from its xmin to the first
+    that is not given yet."""
+
+    xmin: int
+    xmax: int
+
+
+def since(connection: Connection, parent: Cut | None) -> Since | None:
+    """A visible row of an earlier transaction is in the parent; None where that cannot be concluded. In the moment, or
+    when the locks that keep others from writing are held."""
     now = seen(connection)
     if parent is None or now is None or now.cut.timeline != parent.timeline:
         return None
-    (following,) = one_row(connection, sql.SQL("SELECT pg_snapshot_xmax(pg_current_snapshot())::text").format())
-    return parent.xmin if 0 <= int(following) - parent.xmin < MOST_TRANSACTIONS else None
+    (xmax,) = one_row(connection, sql.SQL("SELECT pg_snapshot_xmax(pg_current_snapshot())::text").format())
+    return Since(parent.xmin, int(xmax)) if 0 <= int(xmax) - parent.xmin < MOST_TRANSACTIONS else None
 
 
-def candidate(xmin: int) -> sql.Composed:
-    """Whether the row `r` may have been written since."""
-    return sql.SQL("age(r.xmin) BETWEEN 0 AND age({}::xid)").format(sql.Literal(str(xmin % (1 << 32))))
+def candidate(found: Since) -> sql.Composed:
+    """Whether the row `r` may have been written since. What age() counts from is our own transaction's id where it has
+    one, and that may be older than the row's: LOCK TABLE takes one before it waits."""
+    return sql.SQL("age(r.xmin) BETWEEN age({}::xid) AND age({}::xid)").format(_xid(found.xmax), _xid(found.xmin))
+
+
+def _xid(full: int) -> sql.Literal:
+    return sql.Literal(str(full % (1 << 32)))
 
 
 def heaps_of(connection: Connection, entity: Entity) -> tuple[tuple[int, ...], ...]:

@@ -13,7 +13,7 @@ import psycopg
 from psycopg import sql
 
 from engine.backups.archive import Archive
-from engine.backups.cut import bound, candidate, heaps_of, plain_key
+from engine.backups.cut import candidate, heaps_of, plain_key, since
 from engine.backups.known import Known, passes_for
 from engine.backups.lines import encoded_positions, numbered_lines
 from engine.backups.manifest import BackedEntity, Delta, Proof, columns_of
@@ -72,7 +72,7 @@ class Comparing:
         self._parent = parent
         self._writer = writer
         self._seed = parent.manifest.seed
-        self._bound = None if by_content else bound(connection, parent.manifest.cut)
+        self._since = None if by_content else since(connection, parent.manifest.cut)
 
     def delta(self, entity: Entity, number: int) -> tuple[Delta, int, int, int, str]:
         """What has changed, written as the entity's streams.
@@ -97,9 +97,9 @@ class Comparing:
 
     def _by_candidates(self, entity: Entity, before: BackedEntity, number: int) -> tuple[_Change, int, int] | None:
         """None where nothing can be concluded from them."""
-        if self._bound is None or not before.heaps or heaps_of(self._connection, entity) != before.heaps:
+        if self._since is None or not before.heaps or heaps_of(self._connection, entity) != before.heaps:
             return None
-        condition = candidate(self._bound)
+        condition = candidate(self._since)
         rows, candidates = one_row(
             self._connection,
             sql.SQL("SELECT count(*), count(*) FILTER (WHERE {}) FROM {} r").format(condition, entity.relation),

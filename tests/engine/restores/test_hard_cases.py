@@ -8,7 +8,9 @@ import time
 import psycopg
 import pytest
 
+from engine.backups.service import Backups
 from engine.db.models import JobEventRow, JobRow
+from tests.engine.backups.kit import archive_of, staged_rows
 from tests.engine.restores.kit import back_up, confirm, contents, get, plan, planned, restore
 from tests.engine.restores.test_restore import definitions
 
@@ -266,3 +268,28 @@ def test_losses_of_one_entity_do_not_stand_for_anothers(made):
 
     assert (done.status, world.reason(done)) == ("ROLLED_BACK", "LOSSES_MOVED")
     assert world.sql("SELECT count(*) FROM public.things") == [(11,)]
+
+
+def test_what_is_written_while_it_waits_for_its_locks_is_in_the_backup_before_it(made):
+    """Its transaction is older then than the writer's, as LOCK TABLE gives it an id before it waits."""
+    world = made(THINGS)
+    backup = back_up(world)
+    world.sql("UPDATE public.things SET name = 'since' WHERE id = 1")
+    confirmed = confirm(world, plan(world, backup), work=False, max_losses=10)
+    with psycopg.connect(world.resources.platform.dsn) as writer:
+        writer.execute("SELECT count(*) FROM public.things")
+        worker = threading.Thread(target=world.work)
+        worker.start()
+        while not world.sql("SELECT 1 FROM pg_locks WHERE relation = 'public.things'::regclass AND NOT granted"):
+            time.sleep(0.01)
+        writer.execute("UPDATE public.things SET name = 'late' WHERE id = 3")
+        writer.commit()
+        worker.join()
+
+    done = get(world, confirmed.id)
+    assert done.status == "COMPLETED", done.error
+    (entity,) = done.report["entities"]
+    assert entity["rows_changed"] == 2
+    before = Backups(world.resources).get(world.caller, done.pre_restore_backup_id)
+    assert before.backup_type == "INCREMENTAL"
+    assert "(3,late)" in staged_rows(world, archive_of(world, before), "things")
