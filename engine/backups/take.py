@@ -18,7 +18,7 @@ from psycopg import sql
 
 from engine.backups.archive import Archive
 from engine.backups.covered import database_of, entities_of, not_covered, sequences_of
-from engine.backups.cut import durable, heaps_of, seen
+from engine.backups.cut import Seen, durable, heaps_of, seen
 from engine.backups.increment import Comparing, NoIncrement
 from engine.backups.manifest import SETTINGS, BackedEntity, Cut, Manifest, Parent, columns_of, references_of
 from engine.backups.model import SAFETY, Asked, BackupType
@@ -160,7 +160,7 @@ class _Taking:
             catalog = require_unchanged(read_catalog(connection), entities)
             since = seen(connection)
             read = self.under_locks(connection, catalog, entities, snapshot_at)
-            return replace(read, cut=durable(self.work, connection, since))
+            return replace(read, cut=self._cut(connection, since))
 
     def since(
         self,
@@ -193,7 +193,7 @@ class _Taking:
             own = self._own(writer)
             writer.end()
         fault("backups.written")
-        return _Read(snapshot_at, database, lacking, backed, own, writer, durable(self.work, connection, found))
+        return _Read(snapshot_at, database, lacking, backed, own, writer, self._cut(connection, found))
 
     def under_locks(
         self,
@@ -247,7 +247,7 @@ class _Taking:
                     raise
             fault("backups.written")
             _require_equal(backed, counts.result())
-            cut = durable(self.work, connection, since)
+            cut = self._cut(connection, since)
         return _Read(snapshot_at, database, lacking, backed, own, writer, cut)
 
     def publish(self, read: _Read, parent: Archive | None = None) -> Archive:
@@ -345,6 +345,10 @@ class _Taking:
             references=references_of(entity),
             heaps=() if self.asked.trigger in SAFETY else heaps_of(connection, entity),
         )
+
+    def _cut(self, connection: Connection, found: Seen | None) -> Cut | None:
+        """None for a backup that is nobody's parent: what it waits for everybody would wait for, before a restore."""
+        return None if self.asked.trigger in SAFETY else durable(self.work, connection, found)
 
     def _wait(self, counts: Future[Any]) -> None:
         """Until the other session has counted; an interrupt cancels its statement too."""

@@ -292,4 +292,5 @@ def test_what_is_written_while_it_waits_for_its_locks_is_in_the_backup_before_it
     assert entity["rows_changed"] == 2
     before = Backups(world.resources).get(world.caller, done.pre_restore_backup_id)
     assert before.backup_type == "INCREMENTAL"
+    assert archive_of(world, before).manifest.cut is None, "it is nobody's parent, and waits for no flush"
     assert "(3,late)" in staged_rows(world, archive_of(world, before), "things")
