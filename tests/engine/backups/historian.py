@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 
@@ -13,8 +15,7 @@ import pytest
 from psycopg import sql
 from sqlalchemy import select, update
 
-from engine.backups import chain, increment, known
-from engine.backups.archive import Archive
+from engine.backups import chain
 from engine.backups.model import SAFETY, BackupRequest, BackupType, VerifyLevel
 from engine.backups.service import Backups
 from engine.backups.states import GOOD
@@ -26,14 +27,12 @@ from engine.errors import DataOpsError, FailedPrecondition
 from engine.restores.model import RestoreRequest
 from engine.restores.service import Restores
 from tests.engine.backups.histories import Backup, Delete, History, Hold, Later, Load, Restore, Sql, Step
+from tests.engine.backups.history_rows import Rows, arranged, require_equal, rows_of, scopes
 from tests.engine.backups.history_tables import setup
 from tests.engine.backups.kit import Told
-from tests.engine.restores.kit import confirm, plan
+from tests.engine.restores.kit import confirm, get, plan
 from tests.engine.retention.kit import retention
 from tests.world import World
-
-Rows = dict[str, list[bytes]]
-"""All rows of each table, as lines of COPY, sorted."""
 
 FULL_INSTEAD = (
     "no good backup of the same entities",
@@ -45,8 +44,6 @@ FULL_INSTEAD = (
 FOLDERS = ("segments/", "keys/", "manifests/")
 OPEN = ("a", "b", "c")
 """Sessions whose transactions stay open."""
-PIECE = 50
-"""Bytes."""
 
 
 class Historian:
@@ -75,7 +72,7 @@ class Historian:
         self._names: dict[uuid.UUID, str] = {}
         self._clear(history)
         with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
-            _arrange(patch, pieces=history.pieces)
+            arranged(patch, pieces=history.pieces)
             self._sessions = {name: stack.enter_context(self._session()) for name in ("", *OPEN)}
             self._copying = stack.enter_context(self._resources.platform.connect("test", autocommit=True))
             for step in history.steps:
@@ -166,7 +163,9 @@ class Historian:
         moment, fits = self._rows(), self._fits(backup)
         row = plan(self._world, backup)
         if row.status == "AWAITING_CONFIRMATION":
-            row = confirm(self._world, row)
+            row = confirm(self._world, row, work=False, max_losses=1_000_000)
+            moment = self._work_beside(step.late, moment)
+            row = get(self._world, row.id)
         self._note(moment)
         self._tell(f"{self._names[backup.id]}: {row.status} {self._world.reason(row) if row.error else ''}")
         self.seen[f"restore {row.status}"] += 1
@@ -176,7 +175,28 @@ class Historian:
             return
         expected = {name: lines for name, lines in self._moments[backup.id].items() if name in backup.entity_types}
         if fits:
-            _require_equal(self._rows(), expected, f"restored {self._names[backup.id]}")
+            require_equal(self._rows(), expected, f"restored {self._names[backup.id]}")
+
+    def _work_beside(self, late: str, moment: Rows) -> Rows:
+        """Works, while another session writes that has read all tables; the rows that the worker finds then."""
+        if not late:
+            self._world.work()
+            return moment
+        writer, worker = self._sessions[""], threading.Thread(target=self._world.work)
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock'"
+        try:
+            with writer.transaction():
+                for table in moment:
+                    writer.execute(sql.SQL("LOCK TABLE public.{} IN ACCESS SHARE MODE").format(sql.Identifier(table)))
+                worker.start()
+                while worker.is_alive() and self._world.sql(waiting) == [(0,)]:
+                    time.sleep(0.005)
+                writer.execute(late.encode())
+                moment = rows_of(writer)
+        except psycopg.Error as error:
+            self._tell(f"while it waits, refused: {str(error).splitlines()[0]}")
+        worker.join()
+        return moment
 
     def _delete(self, step: Delete) -> None:
         if (backup := self._picked(step.pick)) is None:
@@ -208,7 +228,7 @@ class Historian:
             assert not row.held and row.expires_at is not None and row.expires_at < now
             self._tell(f"{self._names[backup_id]} has expired")
             self.seen["expired"] += 1
-        assert _scopes(after.values()) == _scopes(before.values()), "the last backup of its entities is gone"
+        assert scopes(after.values()) == scopes(before.values()), "the last backup of its entities is gone"
 
     # --- what must hold
 
@@ -232,7 +252,7 @@ class Historian:
                     changed = entity.delta.rows + entity.delta.gone
                     self.seen[f"{entity.delta.proof}, {'changed' if changed else 'as before'}"] += 1
             expected = {table: self._moments[manifest.backup_id][table] for table in found}
-            _require_equal(found, expected, name)
+            require_equal(found, expected, name)
             if thorough or archive is longest:
                 verify(Told(self._world), archive, VerifyLevel.RESTORED)
 
@@ -255,20 +275,7 @@ class Historian:
     # --- looking
 
     def _rows(self) -> Rows:
-        """Of all tables of `public` now, as a snapshot sees them that is taken now."""
-        columns = self._copying.execute(
-            "SELECT c.relname, array_agg(a.attname::text ORDER BY a.attnum) FROM pg_class c JOIN pg_attribute a ON"
-            " a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''"
-            " WHERE c.relnamespace = to_regnamespace('public') AND c.relkind IN ('r', 'p') GROUP BY c.relname"
-        ).fetchall()
-        found = {}
-        for table, names in columns:
-            query = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT").format(
-                sql.SQL(", ").join(map(sql.Identifier, names)), sql.Identifier("public", table)
-            )
-            with self._copying.cursor().copy(query) as copy:
-                found[table] = sorted(bytes(line) for line in copy)
-        return found
+        return rows_of(self._copying)
 
     def _good(self) -> list[BackupRow]:
         """Good backups of this history, oldest first."""
@@ -355,37 +362,3 @@ class Historian:
             yield
         finally:
             object.__setattr__(self._resources, "settings", settings)
-
-
-def _arrange(patch: pytest.MonkeyPatch, *, pieces: bool) -> None:
-    """Chains as long as they may be, whatever small tables weigh; with `pieces` streams are cut anywhere."""
-    patch.setattr(chain, "LARGE", 1000)
-    if not pieces:
-        return
-    patch.setattr(known, "AT_ONCE", 7)
-    patch.setattr(increment, "GATHERED", 64)
-    blocks = Archive._blocks
-
-    def cut(self: Archive, segments: list[object]) -> Iterator[bytes]:
-        for block in blocks(self, segments):  # type: ignore[arg-type]
-            for at in range(0, len(block), PIECE):
-                yield block[at : at + PIECE]
-
-    patch.setattr(Archive, "_blocks", cut)
-
-
-def _scopes(rows: Iterable[BackupRow]) -> set[frozenset[str]]:
-    """Of which entities there is a backup that somebody asked for."""
-    return {frozenset(row.entity_types) for row in rows if row.trigger_type not in SAFETY}
-
-
-def _require_equal(found: Mapping[str, list[bytes]], expected: Mapping[str, list[bytes]], what: str) -> None:
-    for table, lines in expected.items():
-        if found[table] == lines:
-            continue
-        extra, lacking = Counter(found[table]) - Counter(lines), Counter(lines) - Counter(found[table])
-        shown = [f"  {sign} {line[:100]!r}" for sign, some in (("+", extra), ("-", lacking)) for line in list(some)[:4]]
-        raise AssertionError(
-            f"{what}: {table} has {extra.total()} rows that were not there, and lacks {lacking.total()} of"
-            f" {len(lines)}\n" + "\n".join(shown)
-        )

@@ -60,9 +60,11 @@ class Load:
 class Restore:
     pick: int
     """Of the backups that are good then."""
+    late: str = ""
+    """What another session writes while the restore waits for its locks."""
 
     def __str__(self) -> str:
-        return f"restore (pick {self.pick})"
+        return f"restore (pick {self.pick})" + (f"; while it waits: {self.late}" if self.late else "")
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,7 @@ class _Author:
                 return self._load()
             case "restore":
                 self._left -= 3
-                return [Restore(rng.randrange(20))]
+                return [Restore(rng.randrange(20), rng.choice(("", self._quiet())))]
             case "delete":
                 return [Delete(rng.randrange(20)) for _ in range(rng.randint(1, 2))]
             case "hold":
