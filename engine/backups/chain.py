@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from engine.backups.increment import NoIncrement
 from engine.backups.model import SAFETY
-from engine.backups.states import GOOD
+from engine.backups.states import GOOD, found_damaged
 from engine.db.models import BackupRow
 
 MOST_LINKS = 7
@@ -19,7 +19,6 @@ MOST_LINKS = 7
 
 CONTENT_EVERY = 4
 """Of a chain's links, each fourth is compared by content: what candidates cannot know is found there."""
-
 
 LARGE = 0.5
 """Of the full backup's bytes: increments of a chain that are together as large are followed by a full one."""
@@ -78,9 +77,9 @@ def _newest(session: Session, condition: ColumnElement[bool], entities: Sequence
     parent = session.scalars(newest).one_or_none()
     if parent is None:
         raise NoIncrement("there is no good backup of the same entities")
-    if any(not found["good"] for found in parent.verifications.values()):
-        raise NoIncrement("the newest backup of the same entities was found damaged")
     chain = ancestors(session, parent)
+    if any(found_damaged(row.verifications) for row in chain):
+        raise NoIncrement("the newest backup of the same entities, or one that it needs, was found damaged")
     if chain[-1].parent_id is not None:
         raise NoIncrement("the chain of the newest backup lacks its beginning")
     return chain

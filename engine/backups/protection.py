@@ -2,11 +2,9 @@
 
 Each question is one SELECT of one jsonb, so that the overview asks it alone and the metrics put all into one query.
 
-A backup is *good* when it is complete and no verification has found it damaged. A finding of one level is outdone only
-by a later good verification of that level or a higher one: a backup whose rows were wrong does not become good because
-its objects are still there. It is *proven* when it is good and its verification of level RESTORED was: every row has
-been loaded into a table of its types, and counted and compared. A restore of a part proves that part alone, so the
-status RESTORED proves nothing here.
+A backup is *good* when it is complete, and neither it nor one that it builds on was found damaged (`found_damaged`). It
+is *proven* when it is good and its verification of level RESTORED was: every row has been loaded into a table of its
+types, and counted and compared. A restore of a part proves that part alone, so the status RESTORED proves nothing here.
 """
 
 from __future__ import annotations
@@ -20,21 +18,18 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 JUDGED = """
-    SELECT b.*, coalesce(b.snapshot_at, b.completed_at, b.created_at) AS taken_at, v.rows_at,
+    WITH RECURSIVE bad AS (
+        SELECT b.id FROM dataops.backups b CROSS JOIN LATERAL jsonb_each(b.verifications) level
+        WHERE NOT (level.value ->> 'good')::boolean
+        UNION SELECT b.id FROM dataops.backups b JOIN bad ON b.parent_id = bad.id
+    )
+    SELECT b.*, coalesce(b.snapshot_at, b.completed_at, b.created_at) AS taken_at,
         b.status IN ('COMPLETED', 'RESTORED') AS whole,
-        v.rows_good IS FALSE
-            OR (v.bytes_good IS FALSE AND NOT (v.rows_good IS TRUE AND v.rows_at > v.bytes_at))
-            OR (v.there IS FALSE AND NOT (v.bytes_good IS TRUE AND v.bytes_at > v.there_at)
-                AND NOT (v.rows_good IS TRUE AND v.rows_at > v.there_at)) AS damaged,
-        v.rows_good IS TRUE AS proven
-    FROM dataops.backups b CROSS JOIN LATERAL (SELECT
-        (b.verifications #>> '{PRESENT,good}')::boolean AS there,
-        (b.verifications #>> '{PRESENT,verified_at}')::timestamptz AS there_at,
-        (b.verifications #>> '{DECODED,good}')::boolean AS bytes_good,
-        (b.verifications #>> '{DECODED,verified_at}')::timestamptz AS bytes_at,
-        (b.verifications #>> '{RESTORED,good}')::boolean AS rows_good,
-        (b.verifications #>> '{RESTORED,verified_at}')::timestamptz AS rows_at) v"""
-"""Backups with what their verifications say of them."""
+        b.id IN (SELECT id FROM bad) AS damaged,
+        (b.verifications #>> '{RESTORED,good}')::boolean IS TRUE AS proven,
+        (b.verifications #>> '{RESTORED,verified_at}')::timestamptz AS rows_at
+    FROM dataops.backups b"""
+"""Backups with what their verifications say of them. `bad` begins with those of `found_damaged`."""
 
 PROTECTION = f"""(
 WITH judged AS MATERIALIZED (

@@ -81,14 +81,13 @@ class VerifyHandler:
             raise
 
         def end(session: Session) -> None:
-            for proven in LEVELS[: LEVELS.index(level) + 1]:
-                _remember(_backup(session, run.job), proven, None, resources.clock())
+            remember(_backup(session, run.job), level, None, resources.clock())
 
         return end
 
     def failed(self, session: Session, job: JobRow, error: DataOpsError) -> None:
         if condemns(error):
-            _remember(_backup(session, job), _level(session, job), error, utc_now())
+            remember(_backup(session, job), _level(session, job), error, utc_now())
 
     def cancelled(self, session: Session, job: JobRow) -> None:
         """Nothing is known that was not known before."""
@@ -169,7 +168,8 @@ def _diff(session: Session, job: JobRow) -> BackupDiffRow:
     return row
 
 
-def _remember(row: BackupRow, level: VerifyLevel, error: DataOpsError | None, now: datetime) -> None:
-    """The newest finding of a level."""
+def remember(row: BackupRow, level: VerifyLevel, error: DataOpsError | None, now: datetime) -> None:
+    """The newest finding of a level; a good one is of the levels below it too."""
     found = {"verified_at": now.isoformat(), "good": error is None, "error": error.as_record() if error else None}
-    row.verifications, row.updated_at = row.verifications | {level.value: found}, now
+    levels = LEVELS[: LEVELS.index(level) + 1] if error is None else (level,)
+    row.verifications, row.updated_at = row.verifications | {of.value: found for of in levels}, now

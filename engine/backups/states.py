@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from engine.db.models import BackupRow
 from engine.errors import DataOpsError, FailedPrecondition
@@ -32,6 +34,13 @@ _ALLOWED: dict[BackupStatus, frozenset[BackupStatus]] = {
     S.CANCELLED: frozenset({S.DELETED}),
     S.EXPIRED: frozenset({S.DELETED}),
 }
+
+
+def found_damaged(verifications: Mapping[str, Any]) -> bool:
+    """Whether something bad is known of the backup itself: the newest finding of any level is bad. A good one stands at
+    the levels below it too, so it outdoes those; never one of a level above: rows that were wrong are no better for
+    their objects being there. What an increment builds on has its own; `engine.backups.protection` asks for all."""
+    return any(not found["good"] for found in verifications.values())
 
 
 def move(row: BackupRow, to: BackupStatus, now: datetime) -> None:

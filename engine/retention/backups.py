@@ -6,7 +6,6 @@ Their bytes go by the sweep of `engine.backups.sweep`, which unpublishes a backu
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -14,7 +13,7 @@ from sqlalchemy import Row, select, text
 from sqlalchemy.orm import Session
 
 from engine.backups.model import SAFETY, VerifyLevel
-from engine.backups.states import GOOD, BackupStatus, move
+from engine.backups.states import GOOD, BackupStatus, found_damaged, move
 from engine.backups.uses import in_use, increments_to, uses
 from engine.db.models import BackupRow
 from engine.retention.model import Code, Decision
@@ -87,7 +86,7 @@ def expire(session: Session, floor: int, now: datetime) -> list[Decision]:
 
 def _candidate(row: Row[Any], needed: str) -> Candidate:
     taken_at = row.snapshot_at or row.completed_at or row.created_at
-    good, damaged = proof_of(row.verifications)
+    damaged = found_damaged(row.verifications)
     return Candidate(
         backup_id=row.id,
         entity_types=frozenset(row.entity_types),
@@ -98,14 +97,6 @@ def _candidate(row: Row[Any], needed: str) -> Candidate:
         safety=row.trigger_type in SAFETY,
         held=row.held,
         in_use=needed,
-        proven=good,
+        proven=not damaged and any(level in row.verifications for level in _PROOFS),
         damaged=damaged,
     )
-
-
-def proof_of(verifications: Mapping[str, Any]) -> tuple[bool, bool]:
-    """Whether a proof looked at every byte and none has found damage since; whether the newest found damage."""
-    newest = max(verifications.values(), key=lambda v: datetime.fromisoformat(v["verified_at"]), default=None)
-    damaged = newest is not None and not newest["good"]
-    proven = any(verifications[level]["good"] for level in _PROOFS if level in verifications)
-    return proven and not damaged, damaged

@@ -13,6 +13,7 @@ from sqlalchemy import select, update
 from engine.backups import chain, cut, known, take
 from engine.backups.manifest import Cut
 from engine.backups.model import BackupRequest, BackupType
+from engine.backups.run import remember
 from engine.backups.segments import segment_name
 from engine.backups.service import Backups
 from engine.backups.verify import LEVELS, verify
@@ -357,6 +358,17 @@ def test_a_parent_with_a_lost_object_makes_it_full(fresh: Fresh):
     (name, *_) = [f.name for f in storage.list(segment_name(artifact_of(full), ""))]
     storage.delete(name)
     assert increment_is_full(world, "missing or of another length")
+
+
+def test_a_damaged_link_anywhere_in_the_chain_makes_it_full(fresh: Fresh):
+    world = fresh(THINGS)
+    full = backed_up(world)
+    increment(world)
+    with world.resources.db.transaction() as session:
+        remember(
+            session.merge(full), LEVELS[-1], DataLoss("its rows", reason="BACKUP_DAMAGED"), world.resources.clock()
+        )
+    assert increment_is_full(world, "or one that it needs, was found damaged")
 
 
 def test_sums_that_do_not_add_up_make_it_full(fresh: Fresh, monkeypatch: pytest.MonkeyPatch):

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from engine.backups.model import VerifyLevel
 from engine.backups.protection import Protection, read_failed_runs, read_protection
+from engine.backups.run import remember
+from engine.db.models import BackupRow
+from engine.errors import DataLoss
 from tests.engine.overview.kit import Rows, proof
 from tests.world import World
 
 ALL = ("tokens", "users")
+DAMAGE = DataLoss("a part of it is damaged", reason="PART_DAMAGED")
 
 
 @pytest.fixture
@@ -57,28 +62,42 @@ def test_every_entity_is_as_old_as_its_own_newest_good_backup(rows: Rows) -> Non
 
 
 @pytest.mark.parametrize(
-    ("verifications", "damaged", "proven"),
+    ("findings", "damaged", "proven"),
     [
-        ({}, False, False),
-        ({"DECODED": (5, True)}, False, False),
-        ({"RESTORED": (5, True)}, False, True),
-        ({"RESTORED": (5, False)}, True, False),
-        ({"RESTORED": (5, False), "PRESENT": (1, True)}, True, False),  # its rows are as wrong as they were
-        ({"RESTORED": (5, False), "DECODED": (1, True)}, True, False),
-        ({"RESTORED": (5, True), "PRESENT": (1, False)}, True, False),  # an object went away since
-        ({"PRESENT": (5, False), "DECODED": (1, True)}, False, False),  # it came back: every byte was read
-        ({"DECODED": (5, False), "RESTORED": (1, True)}, False, True),
-        ({"DECODED": (1, False), "RESTORED": (5, True)}, True, False),
+        ([], False, False),
+        ([("DECODED", True)], False, False),
+        ([("RESTORED", True)], False, True),
+        ([("RESTORED", False)], True, False),
+        ([("RESTORED", False), ("PRESENT", True)], True, False),  # its rows are as wrong as they were
+        ([("RESTORED", False), ("DECODED", True)], True, False),
+        ([("RESTORED", True), ("PRESENT", False)], True, False),  # an object went away since
+        ([("PRESENT", False), ("DECODED", True)], False, False),  # it came back: every byte was read
+        ([("DECODED", False), ("RESTORED", True)], False, True),
+        ([("RESTORED", True), ("DECODED", False)], True, False),
     ],
 )
-def test_a_finding_is_outdone_only_by_a_later_one_that_goes_as_far(rows, verifications, damaged, proven) -> None:
-    rows.backup(8, ALL, verifications={n: proof(rows.before(h), good=g) for n, (h, g) in verifications.items()})
+def test_a_finding_is_outdone_only_by_a_later_one_that_goes_as_far(rows, findings, damaged, proven) -> None:
+    row = rows.backup(8, ALL)
+    for level, good in findings:
+        with rows.resources.db.transaction() as session:
+            remember(session.get_one(BackupRow, row.id), VerifyLevel(level), None if good else DAMAGE, rows.now)
     told = found(rows)
 
     assert (told.damaged, told.available) == (int(damaged), int(not damaged))
     assert (told.proven_at, told.all_proven_at) == ((rows.before(8),) * 2 if proven else (None, None))
     assert told.unprotected == (ALL if damaged else ())
     assert (told.proof_at is not None) == proven
+
+
+def test_what_builds_on_a_damaged_one_is_damaged_and_what_it_builds_on_is_not(rows: Rows) -> None:
+    bad = {"DECODED": proof(rows.before(1), good=False)}
+    full = rows.backup(9, ALL)
+    base = rows.backup(8, ALL, parent_id=full.id, chain_id=full.id, verifications=bad)
+    above = rows.backup(7, ALL, parent_id=base.id, chain_id=full.id)
+    rows.backup(6, ALL, parent_id=above.id, chain_id=full.id, verifications={"RESTORED": proof(rows.before(5))})
+    told = found(rows)
+
+    assert (told.damaged, told.available, told.good_at, told.proven_at) == (3, 1, rows.before(9), None)
 
 
 def test_a_proof_is_of_its_time_and_its_backup_of_its_own(rows: Rows) -> None:
