@@ -31,6 +31,9 @@ from engine.imports.temporary import temp_tables
 MOST_CANDIDATES = 50_000
 """They are held in memory while the parent's rows pass by; more, or a tenth of all, are compared by content."""
 
+MOST_CANDIDATE_BYTES = 32 << 20
+"""Of their lines, for the same reason: rows may be as large as 1 GB."""
+
 GATHERED = 1 << 20
 """Bytes of lines that are written together."""
 
@@ -111,29 +114,40 @@ class Comparing:
         if not key or candidates > min(MOST_CANDIDATES, before.rows // 10 + 100):
             return None
         of_line = _key_reader(key)
-        wanted: dict[object, bytes] = {}
-        for lines in CopyOut(self._connection, lines_of(entity, condition)):
-            wanted |= {of_line(line): line for line in lines}
-        gone, lost, replaced = array("q"), [], 0
-        for at, lines in self._lines_of(before):
-            for place, line in enumerate(lines):
-                now = wanted.get(of_line(line))
-                if now is None:
-                    continue
-                replaced += 1
-                if now == line:
-                    del wanted[of_line(line)]
-                else:
-                    gone.append(at + place)
-                    lost.append(line)
-        if rows - candidates + replaced != before.rows:
+        wanted = self._candidates(entity, condition, of_line)
+        if wanted is None:
             return None
+        gone, replaced = array("q"), 0
         with self._sums(entity) as sums:
+            for at, lines in self._lines_of(before):
+                for place, line in enumerate(lines):
+                    now = wanted.get(of_line(line))
+                    if now is None:
+                        continue
+                    replaced += 1
+                    if now == line:
+                        del wanted[of_line(line)]
+                    else:
+                        gone.append(at + place)
+                        sums.gone([line])
+            if rows - candidates + replaced != before.rows:
+                return None
             change.sha256 = self._write_added(number, [list(wanted.values())], sums.added)
             change.gone_sha256 = self._write_gone(number, gone)
-            sums.gone(lost)
             change.added, change.gone = sums.sums()
         return change, rows, _sum_of(before, change)
+
+    def _candidates(
+        self, entity: Entity, condition: sql.Composed, of_line: Callable[[bytes], object]
+    ) -> dict[object, bytes] | None:
+        """Their lines by key; None where they are too large to be held."""
+        found: dict[object, bytes] = {}
+        size = 0
+        for lines in CopyOut(self._connection, lines_of(entity, condition)):
+            size += sum(map(len, lines))
+            if size <= MOST_CANDIDATE_BYTES:  # the rest is read and dropped: a COPY that is left breaks its session
+                found |= {of_line(line): line for line in lines}
+        return found if size <= MOST_CANDIDATE_BYTES else None
 
     # --- by content
 

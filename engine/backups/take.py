@@ -158,9 +158,9 @@ class _Taking:
             lock_shared(connection, entities)
             snapshot_at = self.clock()
             catalog = require_unchanged(read_catalog(connection), entities)
-            since = seen(connection)
+            found = self._seen(connection)
             read = self.under_locks(connection, catalog, entities, snapshot_at)
-            return replace(read, cut=self._cut(connection, since))
+            return replace(read, cut=durable(self.work, connection, found))
 
     def since(
         self,
@@ -173,7 +173,7 @@ class _Taking:
     ) -> _Read:
         """What has changed of each entity since the parent, in a transaction in which every statement sees the same
         rows."""
-        snapshot_at, found = self.clock(), seen(connection)
+        snapshot_at, found = self.clock(), self._seen(connection)
         database, lacking = database_of(connection), not_covered(connection, catalog)
         if parent.manifest.seed != self.seed:
             raise NoIncrement("the backup before has fingerprints of another seed")
@@ -193,7 +193,7 @@ class _Taking:
             own = self._own(writer)
             writer.end()
         fault("backups.written")
-        return _Read(snapshot_at, database, lacking, backed, own, writer, self._cut(connection, found))
+        return _Read(snapshot_at, database, lacking, backed, own, writer, durable(self.work, connection, found))
 
     def under_locks(
         self,
@@ -229,7 +229,7 @@ class _Taking:
             lock_shared(connection, entities)
             snapshot_at = self.clock()
             catalog = require_unchanged(read_catalog(connection), entities)
-            since = seen(connection)
+            found = self._seen(connection)
             (snapshot,) = one_row(connection, sql.SQL("SELECT pg_export_snapshot()").format())
             database, lacking = database_of(connection), not_covered(connection, catalog)
             read_by_no_index(connection)
@@ -247,7 +247,7 @@ class _Taking:
                     raise
             fault("backups.written")
             _require_equal(backed, counts.result())
-            cut = self._cut(connection, since)
+            cut = durable(self.work, connection, found)
         return _Read(snapshot_at, database, lacking, backed, own, writer, cut)
 
     def publish(self, read: _Read, parent: Archive | None = None) -> Archive:
@@ -279,6 +279,11 @@ class _Taking:
         archive = self.repository.publish(manifest, read.writer.wraps)
         fault("backups.published")
         return archive
+
+    def _seen(self, connection: Connection) -> Seen | None:
+        """None for a leaf: nothing is ever concluded from its snapshot, and a restore's locks would be held while the
+        flush is waited for."""
+        return None if self.asked.trigger in SAFETY else seen(connection)
 
     def _streams(
         self,
@@ -345,10 +350,6 @@ class _Taking:
             references=references_of(entity),
             heaps=() if self.asked.trigger in SAFETY else heaps_of(connection, entity),
         )
-
-    def _cut(self, connection: Connection, found: Seen | None) -> Cut | None:
-        """None for a backup that is nobody's parent: what it waits for everybody would wait for, before a restore."""
-        return None if self.asked.trigger in SAFETY else durable(self.work, connection, found)
 
     def _wait(self, counts: Future[Any]) -> None:
         """Until the other session has counted; an interrupt cancels its statement too."""

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import select, update
 
 from engine.backups import chain, cut, known, take
+from engine.backups import increment as increments
 from engine.backups.manifest import Cut
 from engine.backups.model import BackupRequest, BackupType
 from engine.backups.run import remember
@@ -287,6 +288,29 @@ def test_a_snapshot_that_a_crash_could_undo_leaves_no_cut(fresh: Fresh, monkeypa
     assert archive_of(world, full).manifest.cut is None
     monkeypatch.undo()
     assert delta_of(world, increment(world)) == ("CONTENT", 0, 0)
+
+
+def test_candidates_that_are_too_large_to_be_held_are_compared_by_content(
+    fresh: Fresh, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(increments, "MOST_CANDIDATE_BYTES", 1000)
+    world = fresh(THINGS)
+    backed_up(world)
+    world.sql("UPDATE public.things SET note = repeat('x', 100) WHERE id = 1")
+    assert delta_of(world, increment(world)) == ("CANDIDATES", 1, 1)
+    world.sql("UPDATE public.things SET note = repeat('y', 1000) WHERE id = 1")
+    assert delta_of(world, increment(world)) == ("CONTENT", 1, 1)
+
+
+def test_the_backup_before_an_import_is_nobodys_parent_and_has_no_cut(fresh: Fresh):
+    """It would wait for WAL to be flushed, on which nothing depends; one before a restore with all locks held."""
+    world = fresh(THINGS)
+    parent = backed_up(world)
+    row = world.load("things", b"id,note\n4000,new\n")
+    with world.resources.db.transaction() as session:
+        leaf = session.get_one(BackupRow, row.pre_import_backup_id)
+    assert (leaf.backup_type, leaf.parent_id, archive_of(world, leaf).manifest.cut) == ("INCREMENTAL", parent.id, None)
+    assert archive_of(world, parent).manifest.cut is not None
 
 
 def test_every_fourth_link_is_compared_by_content(fresh: Fresh, monkeypatch: pytest.MonkeyPatch):
