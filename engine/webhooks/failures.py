@@ -6,6 +6,6 @@ from __future__ import annotations
 class NotDelivered(Exception):
     """`word` is one of the table in docs/webhooks.md; `final`: no further attempt is of any use."""
 
-    def __init__(self, word: str, *, status: int = 0, final: bool = False) -> None:
+    def __init__(self, word: str, *, final: bool = False) -> None:
         super().__init__(word)
-        self.word, self.status, self.final = word, status, final
+        self.word, self.final = word, final
