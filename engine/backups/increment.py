@@ -83,7 +83,7 @@ class Comparing:
         Returns: the delta; rows, bytes and fingerprint of the entity now; the SHA-256 of its own stream.
 
         Raises:
-            NoIncrement: the sums do not agree; DataLoss: what reading the parent raises.
+            NoIncrement: the sums do not agree, or a column's type is locked; DataLoss: what reading the parent raises.
             PlatformNotPrepared: PLATFORM_NOT_PREPARED where rows changed and no temp table can be made.
         """
         before = parent_of(self._parent, entity)
@@ -287,9 +287,12 @@ class _Summing:
                 sql.SQL("{} {}").format(sql.Identifier(c.name), sql.SQL(c.storage_type))
                 for c in columns_of(self._entity)
             ]
-            with temp_tables(self._connection):
-                for side in self._sides:
-                    self._connection.execute(creation(side.table, columns))
+            try:
+                with temp_tables(self._connection):
+                    for side in self._sides:
+                        self._connection.execute(creation(side.table, columns))
+            except psycopg.errors.LockNotAvailable:  # a type is a table's own, which a restore has locked
+                raise NoIncrement(f"{self._entity.name}: a type of it cannot be looked at now") from None
         return self._connection
 
 

@@ -286,6 +286,23 @@ def test_what_was_there_before_is_in_the_backup_taken_under_the_locks(made):
     assert world.sql("SELECT name FROM public.parents WHERE id = 1") == [("at the last moment",)]
 
 
+def test_the_increment_under_the_locks_needs_no_table_that_is_locked(made):
+    """To read rows of a type that is another table's, a session of its own would have to look at that table."""
+    world = made(
+        "CREATE TABLE public.a (id int PRIMARY KEY, n text);"
+        "CREATE TABLE public.b (id int PRIMARY KEY, whole public.a);"
+        "INSERT INTO public.a VALUES (1, 'x'); INSERT INTO public.b VALUES (1, ROW(1, 'x'))"
+    )
+    backup = back_up(world)
+    world.sql("UPDATE public.b SET whole = ROW(2, 'y')")
+
+    done = restore(world, backup)
+
+    assert world.sql("SELECT (whole).n FROM public.b") == [("x",)]
+    before = next(b for b in backups(world) if b.id == done.pre_restore_backup_id)
+    assert before.backup_type == "FULL"
+
+
 def backups(world):
     return Backups(world.resources).list(world.caller, Paging(100)).items
 
