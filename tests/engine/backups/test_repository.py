@@ -306,7 +306,7 @@ def test_what_is_no_manifest_is_damage(text: bytes) -> None:
 
 def test_a_manifest_of_a_later_format_is_told_apart(repository: Repository) -> None:
     with pytest.raises(DataLoss) as caught:
-        Manifest.decoded(b'{"format": 2}')
+        Manifest.decoded(b'{"format": 3}')
     assert caught.value.reason == "BACKUP_FORMAT"
     archive = write(repository, SMALL)
     assert Manifest.decoded(archive.manifest.encoded()) == archive.manifest
