@@ -43,8 +43,9 @@ def verify(work: Work, archive: Archive, level: VerifyLevel) -> None:
 
 def condemns(error: DataOpsError) -> bool:
     """Whether the error says of the backup itself that it is not good. A key that is not there, a platform that is
-    away or has other types, a storage that cannot be reached say nothing of it."""
-    return isinstance(error, DataLoss) or error.reason in ("BACKUP_GONE", "BACKUP_DAMAGED")
+    away or has other types, a storage that cannot be reached, a format of a newer release say nothing of it."""
+    lost = isinstance(error, DataLoss) and error.reason != "BACKUP_FORMAT"
+    return lost or error.reason in ("BACKUP_GONE", "BACKUP_DAMAGED")
 
 
 def _decode(work: Work, archive: Archive) -> None:

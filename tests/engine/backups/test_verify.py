@@ -368,3 +368,11 @@ def test_the_same_request_verifies_once(world):
     first = backups.verify(world.caller, row.id, L.PRESENT, *request)
 
     assert backups.verify(world.caller, row.id, L.PRESENT, *request) == first
+
+
+def test_a_format_of_a_newer_release_says_nothing_of_the_backup(world, monkeypatch):
+    row = back_up(world)
+    monkeypatch.setattr("engine.backups.manifest.FORMAT", 9)
+    with pytest.raises(DataLoss, match="found format 1"):
+        verify(world, row, L.DECODED)
+    assert remembered(world, row) == {}
