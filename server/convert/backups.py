@@ -52,7 +52,7 @@ def backup(
         context=call_context(row.principal_id, row.context, principals.get(row.principal_id)),
         schedule_id=str(row.schedule_id or ""),
         updated_at=timestamp(row.updated_at),
-        total_size_bytes=row.total_size_bytes,
+        total_size_bytes=row.total_size_bytes or row.file_size_bytes,  # a release before wrote full ones, and no total
     )
 
 

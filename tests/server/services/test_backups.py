@@ -65,6 +65,12 @@ async def test_a_backup_is_made_and_shown_with_what_it_holds(client, platform_ds
     assert not done.HasField("restored_at")
 
 
+async def test_a_record_of_the_release_before_has_the_size_of_a_full_backup(client, edge):
+    made = await client.backup("users")
+    change(edge, made.backup_id, file_size_bytes=7, total_size_bytes=0)
+    assert (await shown(client, made.backup_id)).total_size_bytes == 7
+
+
 async def test_the_newest_proof_of_each_level_is_shown(client, edge):
     made = await client.backup("users")
     damaged = {"reason": "BACKUP_DAMAGED", "message": "a segment is another", "metadata": {}, "violations": []}
