@@ -12,8 +12,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from engine.access import Caller, once
-from engine.audit import record_change, record_intent
+from engine.audit import record_change
 from engine.backups.archive import Archive
+from engine.backups.begin import begin_job, begin_verification
 from engine.backups.covered import entities_of, not_backed_up
 from engine.backups.extraction import extract
 from engine.backups.manifest import not_held
@@ -24,13 +25,12 @@ from engine.backups.states import GOOD, BackupStatus, move
 from engine.backups.uses import in_use, increments_to, parents_among
 from engine.backups.verify import condemns
 from engine.catalog import Catalog
-from engine.db.models import BackupDiffRow, BackupRow, BackupVerificationRow, ImportRow, JobRow
+from engine.db.models import BackupDiffRow, BackupRow, ImportRow, JobRow
 from engine.errors import DataOpsError, FailedPrecondition, NotFound
 from engine.imports.changes import PlanView
 from engine.imports.model import ChangeKind, RowChange
 from engine.imports.planfile import Plan
-from engine.jobs.model import Claim, ClaimMode, JobKind
-from engine.jobs.service import create_job
+from engine.jobs.model import JobKind
 from engine.paging import Page, Paging, created_within, newest_first
 from engine.resources import Resources
 
@@ -65,7 +65,7 @@ class Backups:
             session.add(row)
             session.flush()
             details = {"entity_types": entities, "hold": request.hold}
-            job = _job(session, caller, JobKind.BACKUP, "backups.create", row, entities, details, now)
+            job = begin_job(session, caller, JobKind.BACKUP, "backups.create", row, entities, details, now)
             row.job_id = job.id
             return row.id
 
@@ -124,10 +124,7 @@ class Backups:
                 raise
 
         def make(session: Session, now: datetime) -> uuid.UUID:
-            details = {"level": level.value}
-            job = _job(session, caller, JobKind.BACKUP_VERIFY, "backups.verify", row, row.entity_types, details, now)
-            session.add(BackupVerificationRow(job_id=job.id, backup_id=row.id, level=level.value, created_at=now))
-            return job.id
+            return begin_verification(session, caller, row, level, {}, now)
 
         return self._begin(caller, "VerifyBackup", request_id, body_sha256, make)
 
@@ -147,7 +144,7 @@ class Backups:
 
         def make(session: Session, now: datetime) -> uuid.UUID:
             details = {"entity_types": entities}
-            job = _job(session, caller, JobKind.BACKUP_DIFF, "backups.compare", row, entities, details, now)
+            job = begin_job(session, caller, JobKind.BACKUP_DIFF, "backups.compare", row, entities, details, now)
             session.add(
                 BackupDiffRow(
                     job_id=job.id,
@@ -270,29 +267,6 @@ class Backups:
         if fresh:
             self._resources.bell.ring()
         return made
-
-
-def _job(
-    session: Session,
-    caller: Caller,
-    kind: JobKind,
-    operation: str,
-    row: BackupRow,
-    entities: Sequence[str],
-    details: dict[str, Any],
-    now: datetime,
-) -> JobRow:
-    """Records the intent, and makes the job that only reads the entities."""
-    return create_job(
-        session,
-        kind=kind,
-        resource_type="backups",
-        resource_id=row.id,
-        claims=[Claim(entity, ClaimMode.READ) for entity in entities],
-        caller=caller,
-        intent_id=record_intent(session, caller, operation, "backups", row.id, details, now),
-        now=now,
-    )
 
 
 def _built_on(session: Session, row: BackupRow) -> str:

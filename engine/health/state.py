@@ -159,7 +159,7 @@ def _backups(found: Any, now: datetime, entities: Sequence[str] | None) -> Itera
     yield gauge("dataops_backup_last_proof_age_seconds", "Since a good backup was last proven restorable.", proofs)
     yield gauge("dataops_backups_available", "Good backups.", [([], one.available) for one in told])
     damaged: Samples = [([], one.damaged) for one in told]
-    yield gauge("dataops_backups_damaged", "Complete backups that a verification found damaged.", damaged)
+    yield gauge("dataops_backups_damaged", "Complete backups that are found damaged, or build on one.", damaged)
     kept: Samples = [([], one.stored_bytes) for one in told]
     yield gauge("dataops_backup_bytes", "Bytes of complete backups, as they are stored.", kept)
     lost: Samples = [([], len(one.unprotected)) for one in told if one.unprotected is not None]

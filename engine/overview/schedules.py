@@ -14,8 +14,7 @@ from sqlalchemy.orm import Session
 from engine.access import Caller
 from engine.catalog import Catalog
 from engine.db.models import ScheduleRow
-
-READ = "schedules.read"
+from engine.schedules.record import READ, readable
 
 OVERDUE_SECONDS = 300
 """A time that is over by so much and has not fired is nobody's to fire: a busy worker host is not that late."""
@@ -57,20 +56,10 @@ class ScheduleSummary:
 def read_schedules(session: Session, caller: Caller, catalog: Catalog | None) -> Sequence[ScheduleRow]:
     """The schedules whose every entity the caller may read schedules of, by name; one of all entities needs all."""
     query = select(ScheduleRow).where(ScheduleRow.deleted_at.is_(None)).order_by(ScheduleRow.name, ScheduleRow.id)
-    rows = session.scalars(query)
+    rows = list(session.scalars(query))
     if caller.may(READ, "*"):
-        return list(rows)
-    return [row for row in rows if _may_read(caller, row, catalog)]
-
-
-def _may_read(caller: Caller, row: ScheduleRow, catalog: Catalog | None) -> bool:
-    if not row.entity_types or catalog is None:
-        return False
-    for name in row.entity_types:
-        members = [entity.name for entity in catalog.members(name)] or [name]
-        if not all(caller.may(READ, member) for member in members):
-            return False
-    return True
+        return rows
+    return [] if catalog is None else [r for r in rows if readable(caller, r.entity_types, lambda: catalog)]
 
 
 def summary_of(rows: Sequence[ScheduleRow], failed_runs: Mapping[str, int], now: datetime) -> ScheduleSummary:

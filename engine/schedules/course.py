@@ -11,12 +11,12 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from engine.audit import record_intent
-from engine.db.models import BackupRow, BackupVerificationRow, JobRow, ScheduleRow, ScheduleRunRow
+from engine.backups.begin import begin_verification
+from engine.backups.model import VerifyLevel
+from engine.db.models import BackupRow, JobRow, ScheduleRow, ScheduleRunRow
 from engine.errors import DataOpsError
 from engine.jobs import states
-from engine.jobs.model import Claim, ClaimMode, JobKind
-from engine.jobs.service import caller_of_job, create_job
+from engine.jobs.service import caller_of_job
 from engine.schedules.model import RETRY_AFTER, Outcome
 from engine.schedules.record import waiting_runs
 
@@ -34,7 +34,8 @@ def completed(session: Session, backup: BackupRow, job: JobRow, now: datetime) -
             row.failed_runs -= 1
         run.outcome, run.retry_at, run.error = Outcome.STARTED, None, None
     if row.verify_level is not None:
-        _verify(session, backup, job, row.verify_level, now)
+        caller, details = caller_of_job(session, job, now), {"entity_types": backup.entity_types, "schedule_id": row.id}
+        begin_verification(session, caller, backup, VerifyLevel(row.verify_level), details, now)
 
 
 def failed(session: Session, backup: BackupRow, error: DataOpsError, now: datetime) -> None:
@@ -78,19 +79,3 @@ def _run(session: Session, backup: BackupRow) -> ScheduleRunRow | None:
     """The time whose newest try this backup is; none for one that was fired by hand."""
     found = select(ScheduleRunRow).where(ScheduleRunRow.backup_id == backup.id)
     return session.scalars(found.execution_options(populate_existing=True)).one_or_none()
-
-
-def _verify(session: Session, backup: BackupRow, job: JobRow, level: str, now: datetime) -> None:
-    caller = caller_of_job(session, job, now)
-    details = {"level": level, "entity_types": backup.entity_types, "schedule_id": backup.schedule_id}
-    proof = create_job(
-        session,
-        kind=JobKind.BACKUP_VERIFY,
-        resource_type="backups",
-        resource_id=backup.id,
-        claims=[Claim(entity, ClaimMode.READ) for entity in backup.entity_types],
-        caller=caller,
-        intent_id=record_intent(session, caller, "backups.verify", "backups", backup.id, details, now),
-        now=now,
-    )
-    session.add(BackupVerificationRow(job_id=proof.id, backup_id=backup.id, level=level, created_at=now))

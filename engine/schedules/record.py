@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import delete, exists, select
 from sqlalchemy.orm import Session
 
+from engine.access import Caller
 from engine.backups.states import BackupStatus
+from engine.catalog import Catalog
 from engine.db.models import BackupRow, ScheduleRow, ScheduleRunRow
 from engine.errors import NotFound
 from engine.schedules.model import Outcome
@@ -17,6 +19,8 @@ from engine.schedules.times import Times, parse_times
 
 KEPT_FOR = timedelta(days=90)
 """How long what became of a time is remembered, as the events of a job are."""
+
+READ = "schedules.read"
 
 SHOWN_TIMES = 5
 SHOWN_RUNS = 10
@@ -39,6 +43,22 @@ def unknown(schedule_id: uuid.UUID) -> NotFound:
     return NotFound(
         "schedule: found none with this id", reason="SCHEDULE_UNKNOWN", metadata={"schedule_id": str(schedule_id)}
     )
+
+
+def meant(catalog: Catalog, entity_types: Sequence[str]) -> list[str]:
+    """The entities of these names, groups resolved. Names of what is gone since stand as they are: a schedule of a
+    table that was dropped can still be looked at and changed."""
+    return [member for name in entity_types for member in ([e.name for e in catalog.members(name)] or [name])]
+
+
+def readable(caller: Caller, entity_types: Sequence[str], load: Callable[[], Catalog]) -> bool:
+    """Whether the caller may know of a schedule of these: of each of them, and of one of all only who may of all.
+
+    Raises: as `load`, which is not called for who may know of all.
+    """
+    if caller.may(READ, "*"):
+        return True
+    return bool(entity_types) and all(caller.may(READ, name) for name in meant(load(), entity_types))
 
 
 def times_of(row: ScheduleRow) -> Times:

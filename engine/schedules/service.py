@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import func, select
@@ -19,7 +19,17 @@ from engine.ids import new_id
 from engine.paging import Page, Paging, newest_first
 from engine.resources import Resources
 from engine.schedules.model import ScheduleSpec
-from engine.schedules.record import get_schedule, give_up, recent_runs, times_of, unknown, waiting_runs
+from engine.schedules.record import (
+    READ,
+    get_schedule,
+    give_up,
+    meant,
+    readable,
+    recent_runs,
+    times_of,
+    unknown,
+    waiting_runs,
+)
 from engine.schedules.start import begin_backup
 
 CHANGE = "schedules.change"
@@ -75,14 +85,14 @@ class Schedules:
         """And what became of its newest times, newest first. Raises: as `get`."""
         with self._resources.db.transaction() as session:
             row, runs = get_schedule(session, schedule_id), recent_runs(session, schedule_id)
-        if not self._readable(caller, row.entity_types):
+        if not readable(caller, row.entity_types, self._resources.catalogs.load):
             raise unknown(schedule_id)
         return row, runs
 
     def list(self, caller: Caller, paging: Paging) -> Page[ScheduleRow]:
         """Newest first, of those the caller may read."""
         query = select(ScheduleRow).where(ScheduleRow.deleted_at.is_(None))
-        if not caller.may("schedules.read", "*"):
+        if not caller.may(READ, "*"):
             query = query.where(
                 func.cardinality(ScheduleRow.entity_types) > 0,
                 ScheduleRow.entity_types.contained_by(_names(self._resources.catalogs.load(), caller)),
@@ -198,21 +208,8 @@ class Schedules:
 
     def _permit_change(self, caller: Caller, entity_types: Sequence[str]) -> None:
         if not caller.may(CHANGE, "*"):
-            for name in self._meant(entity_types):
+            for name in meant(self._resources.catalogs.load(), entity_types) if entity_types else ["*"]:
                 caller.require(CHANGE, name)
-
-    def _readable(self, caller: Caller, entity_types: Sequence[str]) -> bool:
-        if caller.may("schedules.read", "*"):
-            return True
-        return bool(entity_types) and all(caller.may("schedules.read", name) for name in self._meant(entity_types))
-
-    def _meant(self, entity_types: Sequence[str]) -> Iterable[str]:
-        """Entities, groups resolved; every entity where none is named. Names of what is gone since stand as they are:
-        a schedule of a table that was dropped can still be changed."""
-        if not entity_types:
-            return ["*"]
-        catalog = self._resources.catalogs.load()
-        return [m for name in entity_types for m in ([e.name for e in catalog.members(name)] or [name])]
 
 
 def _names(catalog: Catalog, caller: Caller) -> Sequence[str]:
@@ -220,7 +217,7 @@ def _names(catalog: Catalog, caller: Caller) -> Sequence[str]:
     groups: dict[str, bool] = {}
     names = []
     for entity in catalog.entities():
-        readable = caller.may("schedules.read", entity.name)
+        readable = caller.may(READ, entity.name)
         if readable:
             names.append(entity.name)
         if entity.group:

@@ -8,14 +8,13 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from engine.access import Caller
-from engine.audit import record_intent
+from engine.backups.begin import begin_job
 from engine.backups.model import Trigger
 from engine.backups.record import new_backup
 from engine.backups.service import wanted
 from engine.catalog import Catalog
 from engine.db.models import BackupRow, ScheduleRow
-from engine.jobs.model import Claim, ClaimMode, JobKind
-from engine.jobs.service import create_job
+from engine.jobs.model import JobKind
 
 
 def begin_backup(
@@ -39,16 +38,7 @@ def begin_backup(
     session.add(backup)
     session.flush()
     details: dict[str, Any] = {"entity_types": entities, "schedule_id": row.id, "due_at": due_at.isoformat()}
-    job = create_job(
-        session,
-        kind=JobKind.BACKUP,
-        resource_type="backups",
-        resource_id=backup.id,
-        claims=[Claim(entity, ClaimMode.READ) for entity in entities],
-        caller=caller,
-        intent_id=record_intent(session, caller, operation, "backups", backup.id, details, now),
-        now=now,
-    )
+    job = begin_job(session, caller, JobKind.BACKUP, operation, backup, entities, details, now)
     backup.job_id = job.id
     row.last_run_at, row.last_backup_id = now, backup.id
     return backup
