@@ -35,7 +35,7 @@ PLAIN = frozenset(_PLAIN.split())
 
 @dataclass(frozen=True)
 class Seen:
-    """Of one snapshot: its xmin, the timeline, and where WAL stood soon after it was taken."""
+    """Of one snapshot: its cut, and where WAL stood soon after it was taken."""
 
     cut: Cut
     lsn: str
@@ -43,15 +43,16 @@ class Seen:
 
 def seen(connection: Connection) -> Seen | None:
     """In the moment, when its snapshot has been taken. None on a standby, whose timeline is not its own to tell."""
-    xmin, lsn, timeline = one_row(
+    xmin, lsn, timeline, database = one_row(
         connection,
         sql.SQL(
             "SELECT pg_snapshot_xmin(pg_current_snapshot())::text,"
             " CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn()::text END,"
-            " CASE WHEN NOT pg_is_in_recovery() THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END"
+            " CASE WHEN NOT pg_is_in_recovery() THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END,"
+            " (SELECT oid::bigint FROM pg_database WHERE datname = current_database())"
         ).format(),
     )
-    return None if lsn is None else Seen(Cut(int(xmin), int(timeline, 16)), lsn)
+    return None if lsn is None else Seen(Cut(int(xmin), int(timeline, 16), int(database)), lsn)
 
 
 def durable(work: Work, connection: Connection, found: Seen | None) -> Cut | None:
@@ -90,7 +91,9 @@ def since(connection: Connection, parent: Cut | None) -> Since | None:
     """A visible row of an earlier transaction is in the parent; None where that cannot be concluded. In the moment, or
     when the locks that keep others from writing are held."""
     now = seen(connection)
-    if parent is None or now is None or now.cut.timeline != parent.timeline:
+    if parent is None or now is None:
+        return None
+    if (now.cut.timeline, now.cut.database) != (parent.timeline, parent.database):
         return None
     (xmax,) = one_row(connection, sql.SQL("SELECT pg_snapshot_xmax(pg_current_snapshot())::text").format())
     return Since(parent.xmin, int(xmax)) if 0 <= int(xmax) - parent.xmin < MOST_TRANSACTIONS else None

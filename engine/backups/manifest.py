@@ -82,10 +82,12 @@ class Parent:
 
 @dataclass(frozen=True)
 class Cut:
-    """Where a snapshot lies among the transactions: its xmin, with the epoch, on this timeline."""
+    """Where a snapshot lies among the transactions: its xmin, with the epoch, on this timeline, in the database of this
+    OID."""
 
     xmin: int
     timeline: int
+    database: int
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import psycopg
 import pytest
@@ -21,6 +22,7 @@ from engine.backups.verify import LEVELS, verify
 from engine.db.models import BackupRow, JobEventRow
 from engine.db.platform import Connection
 from engine.errors import DataLoss
+from examples.stack.servers import PostgresServer
 from tests.engine.backups.kit import Told, archive_of, live_rows, staged_rows
 from tests.world import World
 
@@ -262,7 +264,7 @@ def _another_timeline(monkeypatch: pytest.MonkeyPatch) -> None:
     def seen(connection: Connection) -> cut.Seen:
         found = real(connection)
         assert found is not None
-        return cut.Seen(Cut(found.cut.xmin, found.cut.timeline + 1), found.lsn)
+        return cut.Seen(replace(found.cut, timeline=found.cut.timeline + 1), found.lsn)
 
     monkeypatch.setattr(cut, "seen", seen)
 
@@ -283,7 +285,7 @@ def test_where_ids_mean_nothing_content_decides(fresh: Fresh, monkeypatch: pytes
 def test_a_snapshot_that_a_crash_could_undo_leaves_no_cut(fresh: Fresh, monkeypatch: pytest.MonkeyPatch):
     world = fresh(THINGS)
     monkeypatch.setattr(cut, "FLUSHED_WITHIN", 0.2)
-    monkeypatch.setattr(take, "seen", lambda _: cut.Seen(Cut(1, 1), "FFFFFFFF/0"))
+    monkeypatch.setattr(take, "seen", lambda _: cut.Seen(Cut(1, 1, 1), "FFFFFFFF/0"))
     full = backed_up(world)
     assert archive_of(world, full).manifest.cut is None
     monkeypatch.undo()
@@ -311,6 +313,21 @@ def test_the_backup_before_an_import_is_nobodys_parent_and_has_no_cut(fresh: Fre
         leaf = session.get_one(BackupRow, row.pre_import_backup_id)
     assert (leaf.backup_type, leaf.parent_id, archive_of(world, leaf).manifest.cut) == ("INCREMENTAL", parent.id, None)
     assert archive_of(world, parent).manifest.cut is not None
+
+
+def test_an_older_copy_in_the_place_of_the_database(postgres: PostgresServer, make_world: Callable[..., World]):
+    """It has the same name and the same heaps, and no row of it was written since the parent."""
+    world = make_world(postgres.create_database("original"))
+    world.sql(THINGS)
+    postgres.create_database("older", "original")
+    world.sql("UPDATE public.things SET note = 'after the copy' WHERE id = 1")
+    backed_up(world)
+    with postgres.connect() as connection:
+        connection.execute("ALTER DATABASE original RENAME TO newer")
+        connection.execute("ALTER DATABASE older RENAME TO original")
+    assert delta_of(world, increment(world)) == ("CONTENT", 1, 1)
+    for name in ("original", "newer"):
+        postgres.drop_database(name)
 
 
 def test_every_fourth_link_is_compared_by_content(fresh: Fresh, monkeypatch: pytest.MonkeyPatch):
