@@ -19,7 +19,7 @@ from engine.backups.chain import Link, leaf_link, next_link
 from engine.backups.increment import NoIncrement
 from engine.backups.model import SAFETY, Asked, BackupType, Requester, Trigger
 from engine.backups.settings import read_settings
-from engine.backups.states import BackupStatus, fail, move
+from engine.backups.states import GOOD, BackupStatus, fail, move
 from engine.backups.take import take, take_increment
 from engine.config import Settings
 from engine.db.models import BackupRow
@@ -97,11 +97,22 @@ def take_recorded(run: JobRun, backup_id: uuid.UUID) -> Archive:
     with run.resources.db.transaction() as session:
         run.require_hold(session)
         row = backup_of(session, backup_id, lock=True)
-    if (archive := _earlier(run, row.artifact_id)) is not None:
+        stands = _parent_stands(session, row)
+    if (archive := _earlier(run, row.artifact_id, use=stands)) is not None:
         return archive
     if row.backup_type == BackupType.INCREMENTAL:
         return _take_either(run, backup_id, next_link, partial(_take, run))
     return _take(run, *_begin(run, backup_id, None))
+
+
+def _parent_stands(session: Session, row: BackupRow) -> bool:
+    """Whether what an earlier attempt took the backup from, if anything, is still there: before RetryJob nobody kept it
+    for a backup that had failed, and its bytes may be about to go."""
+    if row.parent_id is None:
+        return True
+    # waits for whoever deletes it just now, and did not see this one PENDING
+    parent = session.get(BackupRow, row.parent_id, with_for_update={"read": True}, populate_existing=True)
+    return parent is not None and parent.status in GOOD
 
 
 def _take(

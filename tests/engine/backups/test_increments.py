@@ -19,9 +19,11 @@ from engine.backups.run import remember
 from engine.backups.segments import segment_name
 from engine.backups.service import Backups
 from engine.backups.verify import LEVELS, verify
-from engine.db.models import BackupRow, JobEventRow
+from engine.db.models import BackupRow, JobEventRow, JobRow
 from engine.db.platform import Connection
 from engine.errors import DataLoss
+from engine.jobs.registry import handlers
+from engine.jobs.service import retry_job
 from examples.stack.servers import PostgresServer
 from tests.engine.backups.kit import Told, archive_of, live_rows, staged_rows
 from tests.world import World
@@ -410,6 +412,23 @@ def test_a_damaged_link_anywhere_in_the_chain_makes_it_full(fresh: Fresh):
             session.merge(full), LEVELS[-1], DataLoss("its rows", reason="BACKUP_DAMAGED"), world.resources.clock()
         )
     assert increment_is_full(world, "or one that it needs, was found damaged")
+
+
+def test_a_retry_does_not_take_up_an_increment_whose_parent_was_deleted(fresh: Fresh):
+    """Published, then its job failed, and nobody kept the parent; whose bytes go a moment after its record."""
+    world = fresh(THINGS)
+    full = backed_up(world)
+    row = backed_up(world, BackupType.INCREMENTAL)
+    now = world.resources.clock()
+    with world.resources.db.transaction() as session:
+        session.get_one(BackupRow, row.id).status = "FAILED"
+        session.get_one(BackupRow, full.id).status = "DELETED"
+        job = session.get_one(JobRow, row.job_id)
+        job.state, job.error = "FAILED", {"retryable": True}
+        retry_job(session, job.id, intent_id=job.intent_id, now=now, handlers=handlers())
+    world.work()
+    done = Backups(world.resources).get(world.caller, row.id)
+    assert (done.status, done.backup_type, done.parent_id) == ("COMPLETED", "FULL", None), done.error
 
 
 def test_sums_that_do_not_add_up_make_it_full(fresh: Fresh, monkeypatch: pytest.MonkeyPatch):
