@@ -28,6 +28,7 @@ from engine.errors import DataOpsError
 from engine.faults import fault
 from engine.jobs import states
 from engine.resources import Resources
+from engine.schedules.ahead import set_back, written_ahead
 from engine.schedules.model import Outcome, Overlap
 from engine.schedules.record import give_up, goes_on, times_of, waiting_runs
 from engine.schedules.start import begin_backup
@@ -69,7 +70,8 @@ class Scheduler:
         return begun
 
     def _ready(self, now: datetime) -> list[uuid.UUID]:
-        """Schedules with a time that has come, or with one that waits and may begin."""
+        """Schedules with a time that has come, with one that waits and may begin, or with times of a clock that was
+        ahead."""
         run, schedule = ScheduleRunRow, ScheduleRow
         busy = exists().where(BackupRow.schedule_id == schedule.id, BackupRow.status == BackupStatus.PENDING.value)
         waits = exists().where(
@@ -80,7 +82,7 @@ class Scheduler:
         query = select(schedule.id).where(
             schedule.paused.is_(False),
             schedule.deleted_at.is_(None),
-            or_(schedule.next_run_at <= now, waits & ~busy),
+            or_(schedule.next_run_at <= now, waits & ~busy, written_ahead(now)),
         )
         with self._resources.db.transaction() as session:
             return list(session.scalars(query.order_by(schedule.next_run_at, schedule.id)))
@@ -101,6 +103,9 @@ class Scheduler:
             row = session.scalars(locked).one_or_none()
             if row is None or row.paused or row.deleted_at is not None:
                 return 0
+            if session.scalar(select(written_ahead(now)).where(ScheduleRow.id == row.id)):
+                log.warning("schedule_written_ahead", schedule_id=str(row.id), next_run_at=str(row.next_run_at))
+                set_back(session, row, now)
             firing = _Firing(session, row, catalog, now)
             begun = firing.waiting() + firing.due()
             fault("schedules.before_commit")

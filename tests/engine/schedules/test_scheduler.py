@@ -320,6 +320,21 @@ def test_a_clock_that_went_ahead_elsewhere_does_not_double_a_run(bench: Bench) -
     assert f"{bench.row(schedule_id).next_run_at:%d %H}" == "02 02"
 
 
+def test_a_clock_that_was_a_year_ahead_for_a_while_leaves_no_schedule_silent(bench: Bench) -> None:
+    daily, often = bench.create(), bench.create("0 */6 * * *", catch_up_seconds=600.0)
+    assert bench.fire(days=365, hours=2, minutes=5) == 1, "one is caught up, for the other it is too late"
+    bench.end(daily)
+    changed = bench.create("0 5 * * *")
+
+    assert bench.fire(days=-365) == 0
+    assert bench.fire(hours=4) == 2, "06:00 of the one and 05:00 of the one that was made meanwhile"
+    assert bench.fire(hours=20) == 1
+
+    begun = [f"{run.due_at:%Y-%m-%d %H}" for run in bench.runs(daily) if run.outcome == "STARTED"]
+    assert begun == ["2026-01-02 02", "2027-01-01 02"]
+    assert [len(bench.backups(made)) for made in (often, changed)] == [1, 1]
+
+
 def fired_at_once(bench: Bench, **span: float) -> int:
     """What three schedulers begin together that look at the same moment."""
     now, barrier = bench.clock.pass_by(**span), threading.Barrier(3)
