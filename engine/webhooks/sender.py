@@ -34,9 +34,10 @@ ATTEMPT_SECONDS = 10.0
 CLAIM_SECONDS = 120.0
 """More than an attempt can take, a slow resolver included."""
 
+SLOW_SECONDS = 2.0
 REST_SECONDS = 30.0
-"""A receiver that gave no answer is left alone so long by this process: else it would take 10 s for each of its
-deliveries while those to others wait."""
+"""A receiver that gave no answer, or took longer than SLOW_SECONDS with it, is left alone so long by this process: else
+it would take 10 s for each of its deliveries while those to others wait."""
 
 USER_AGENT = "DataOps-Webhooks/1"
 GONE = 410
@@ -114,6 +115,7 @@ class Sender:
 
     def _attempt(self, claimed: Claimed) -> tuple[int, NotDelivered | None]:
         """The receiver's status, 0 without one, and why it was not delivered."""
+        began = time.monotonic()
         try:
             status = self._send(claimed)
         except NotDelivered as error:
@@ -122,6 +124,8 @@ class Sender:
             return 0, error
         except DataOpsError as error:  # its key cannot be opened: KEY_UNKNOWN, KEY_WRONG
             return 0, NotDelivered(error.reason)
+        if (ended := time.monotonic()) - began > SLOW_SECONDS:
+            self._resting[claimed.webhook_id] = ended + REST_SECONDS
         if 200 <= status < 300:
             return status, None
         return status, NotDelivered("REDIRECT" if 300 <= status < 400 else "STATUS", final=status == GONE)

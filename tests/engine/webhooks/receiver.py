@@ -75,6 +75,13 @@ class Receiver:
         while not self.released.wait(0.05):
             handler.wfile.write(b"O")
 
+    def lingers(self, handler: BaseHTTPRequestHandler) -> None:
+        """A status at once, and then an answer without an end."""
+        handler.send_response(200)
+        handler.end_headers()
+        while not self.released.wait(0.05):
+            handler.wfile.write(b"O")
+
     def pours(self, handler: BaseHTTPRequestHandler) -> None:
         """An answer of 64 MiB, as far as somebody takes it."""
         handler.send_response(200)

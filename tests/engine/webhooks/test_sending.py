@@ -116,6 +116,17 @@ def test_a_receiver_that_is_slow_is_left_and_others_are_not_kept_waiting(manner,
     assert [d.state for d in owed(reached, other)] == ["DELIVERED"]
 
 
+def test_a_receiver_whose_answer_has_no_end_is_left_too(reached, receiver, monkeypatch):
+    monkeypatch.setattr(sending, "ATTEMPT_SECONDS", 0.5)
+    monkeypatch.setattr(sending, "SLOW_SECONDS", 0.3)
+    hook(reached, receiver.url)
+    ended_job(reached)
+    ended_job(reached)
+    receiver.answers = [receiver.lingers]
+    assert send(reached) == 1
+    assert [d.state for d in owed(reached)] == ["DELIVERED", "PENDING"]
+
+
 def test_a_delivery_is_tried_again_later_and_later_and_then_given_up(reached, receiver):
     hook(reached, receiver.url)
     ended_job(reached)
