@@ -5,14 +5,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
+import psycopg
 from psycopg import sql
 
 from engine.backups.manifest import Cut
 from engine.backups.work import Work
 from engine.catalog import Entity, Field
 from engine.db.platform import Connection, one_row
+from engine.errors import Unavailable
 
 MOST_TRANSACTIONS = 1 << 30
 """Between two cuts: a row's xmin has 32 bits, and half of them lie behind any other."""
@@ -41,8 +44,20 @@ class Seen:
     lsn: str
 
 
+_ASKED = (
+    "pg_current_wal_insert_lsn()",
+    "pg_current_wal_lsn()",
+    "pg_current_wal_flush_lsn()",
+    "pg_walfile_name(pg_lsn)",
+)
+
+
 def seen(connection: Connection) -> Seen | None:
-    """In the moment, when its snapshot has been taken. None on a standby, whose timeline is not its own to tell."""
+    """In the moment, when its snapshot has been taken. None on a standby, whose timeline is not its own to tell, and
+    where our role may not ask where WAL stands: everybody may, but where somebody has taken that away."""
+    may = sql.SQL("SELECT bool_and(has_function_privilege('pg_catalog.' || f, 'EXECUTE')) FROM unnest({}::text[]) f")
+    if not one_row(connection, may.format(sql.Literal(list(_ASKED))))[0]:
+        return None
     xmin, lsn, timeline, database = one_row(
         connection,
         sql.SQL(
@@ -71,7 +86,8 @@ def durable(work: Work, connection: Connection, found: Seen | None) -> Cut | Non
         if waited > FLUSHED_WITHIN:
             return None
         if waited > COMMITTING_AFTER and not committed:
-            with work.platform("backup, flushing", autocommit=True) as other:
+            # the backup is worth more than its cut: one without a session to be had, or with rights taken away
+            with suppress(Unavailable, psycopg.Error), work.platform("backup, flushing", autocommit=True) as other:
                 other.execute("SELECT pg_current_xact_id()")
             committed = True
         time.sleep(0.05)

@@ -317,6 +317,21 @@ def test_the_backup_before_an_import_is_nobodys_parent_and_has_no_cut(fresh: Fre
     assert archive_of(world, parent).manifest.cut is not None
 
 
+def test_a_role_that_may_not_ask_where_wal_stands(fresh: Fresh, monkeypatch: pytest.MonkeyPatch):
+    world = fresh(THINGS)
+    world.sql(
+        "DO $$BEGIN CREATE ROLE unasked; EXCEPTION WHEN duplicate_object THEN NULL; END$$;"
+        " GRANT USAGE ON SCHEMA public TO unasked; GRANT SELECT ON public.things TO unasked;"
+        " REVOKE EXECUTE ON FUNCTION pg_current_wal_insert_lsn() FROM PUBLIC"
+    )
+    platform = world.resources.platform
+    monkeypatch.setattr(platform, "dsn", f"{platform.dsn}{'&' if '?' in platform.dsn else '?'}options=-crole%3Dunasked")
+    assert archive_of(world, backed_up(world)).manifest.cut is None
+    assert delta_of(world, backed_up(world, BackupType.INCREMENTAL)) == ("CONTENT", 0, 0)
+    monkeypatch.undo()
+    world.sql("GRANT EXECUTE ON FUNCTION pg_current_wal_insert_lsn() TO PUBLIC")
+
+
 def test_an_older_copy_in_the_place_of_the_database(postgres: PostgresServer, make_world: Callable[..., World]):
     """It has the same name and the same heaps, and no row of it was written since the parent."""
     world = make_world(postgres.create_database("original"))
