@@ -14,7 +14,9 @@ import ipaddress
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
@@ -29,7 +31,10 @@ from engine.health.state import StateCollector
 from engine.resources import Resources
 
 CLIENT_SECONDS = 5.0
-"""A client that says nothing for so long is gone."""
+"""In which a client has said what it asks for, or is gone; a byte now and then is nothing said."""
+
+MOST_CLIENTS = 64
+"""That have not said it yet: each is a thread and a file of a process which needs both for its work."""
 
 JSON = "application/json"
 
@@ -99,10 +104,12 @@ class HealthEndpoint:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True  # one that hangs in a check does not keep the process from ending
     allow_reuse_address = True
+    request_queue_size = 2 * MOST_CLIENTS
 
     def __init__(self, address: tuple[str, int], asked: Asked) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.asked = asked
+        self._silent: dict[socket.socket, float] = {}
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
@@ -111,6 +118,29 @@ class _Server(ThreadingHTTPServer):
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        del request, client_address
+        return len(self._silent) < MOST_CLIENTS
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._silent[request] = time.monotonic() + CLIENT_SECONDS
+        super().process_request(request, client_address)
+
+    def service_actions(self) -> None:
+        """Twice a second. The client's own thread then closes what is cut off here."""
+        for request, until in list(self._silent.items()):
+            if until < time.monotonic():
+                with suppress(OSError):
+                    request.shutdown(socket.SHUT_RDWR)
+
+    def heard(self, request: Any) -> None:
+        """The client has said what it asks for, or is gone."""
+        self._silent.pop(request, None)
+
+    def shutdown_request(self, request: Any) -> None:
+        self.heard(request)
+        super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         log.debug("health_client_gone", exc_info=True)
@@ -122,6 +152,7 @@ class _Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "dataops", ""
 
     def do_GET(self) -> None:
+        self.server.heard(self.connection)
         asked = self.server.asked
         paths = {"/livez": asked.livez, "/readyz": asked.readyz, "/metrics": asked.metrics}
         answer = paths.get(self.path.partition("?")[0])

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 
 import psycopg
 import pytest
+from prometheus_client import CollectorRegistry
 
 from engine.db.migrate import MIN_REVISION
 from engine.errors import DataOpsError
 from engine.health import checks
 from engine.health.checks import Check, NotReady, Readiness
-from engine.health.endpoint import HealthEndpoint, alive_of
+from engine.health.endpoint import MOST_CLIENTS, Asked, HealthEndpoint, alive_of
 from engine.health.pulse import Pulse
 from engine.jobs.doorbell import Doorbell
 from examples.stack.servers import PostgresServer, ValkeyServer
@@ -78,6 +82,32 @@ def test_it_listens_for_this_host_alone_unless_it_is_told_otherwise(listening: W
         assert started is not None
         assert ask(started.address.replace("0.0.0.0", "127.0.0.1"), "/livez")[0] == 200
         started.close()
+
+
+def test_clients_that_never_come_to_the_point_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.health.endpoint.CLIENT_SECONDS", 1.0)
+    asked = Asked(dict, Readiness([], lambda: False), CollectorRegistry())
+    endpoint, stop = HealthEndpoint("127.0.0.1:0", asked), threading.Event()
+    host, _, port = endpoint.address.rpartition(":")
+
+    def drip(client: socket.socket) -> bool:
+        """Whether it was cut off: a byte now and then keeps no connection alive."""
+        with client, suppress(OSError):
+            client.settimeout(0.2)
+            while not stop.is_set():
+                client.sendall(b"G")
+                with suppress(TimeoutError):
+                    return not client.recv(1)
+        return not stop.is_set()
+
+    with ThreadPoolExecutor(3 * MOST_CLIENTS) as pool:
+        clients = [socket.create_connection((host, int(port))) for _ in range(3 * MOST_CLIENTS)]
+        cut = [pool.submit(drip, client) for client in clients]
+        wait(cut, timeout=60)
+        stop.set()
+        assert all(found.result() for found in cut)
+    assert ask(endpoint.address, "/livez")[0] == 200
+    endpoint.close()
 
 
 def test_a_database_that_goes_away_is_told_and_so_is_its_coming_back(
