@@ -1,4 +1,5 @@
-"""A clock that was ahead of the time, and is right again: what a scheduler wrote by it says that times to come are over.
+"""A clock that was ahead of the time, and is right again: what a scheduler wrote by it says that times to come are
+over.
 
 A schedule whose next time was moved a year on would say nothing and do nothing for a year.
 """
