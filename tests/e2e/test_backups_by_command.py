@@ -102,7 +102,7 @@ def test_a_backup_is_made_proven_held_and_deleted(run: Run):
     run("backup", "delete", made["backup_id"], code=9)
     run("backup", "delete", made["backup_id"], "--yes", code=5)
     run("backup", "release", made["backup_id"])
-    assert run("backup", "delete", made["backup_id"], "--yes", "-q")["status"] == "DELETED"
+    assert run("backup", "delete", made["backup_id"], "--yes")["status"] == "DELETED"
     listed = run("backup", "list", "--entity", "points_rules", "--status", "deleted", "--limit", "1")
     assert [b["backup_id"] for b in listed] == [made["backup_id"]]
 

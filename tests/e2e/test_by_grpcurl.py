@@ -129,8 +129,8 @@ def test_errors_carry_their_reason_where_grpcurl_shows_it(stack: Stack, grpcurl:
 
 
 def test_what_is_not_built_says_so(stack: Stack, grpcurl: Grpcurl):
-    message = '{"schedule_id": "' + str(uuid.uuid4()) + '"}'
-    ran = grpcurl.run("-d", message, stack.address, "dataops.v1.ScheduleService/GetSchedule")
+    message = '{"request_id": "' + str(uuid.uuid4()) + '", "import_id": "' + str(uuid.uuid4()) + '"}'
+    ran = grpcurl.run("-d", message, stack.address, "dataops.v1.ImportService/RevertImport")
 
     assert "Unimplemented" in ran.stderr
     assert "NOT_BUILT" in ran.stderr
