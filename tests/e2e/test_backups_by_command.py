@@ -99,12 +99,18 @@ def test_a_backup_is_made_proven_held_and_deleted(run: Run):
         "RESTORED",
     ]
 
+    since = run("backup", "create", "points_rules", "--incremental", "-q")
+    assert (since["backup_type"], since["parent_backup_id"]) == ("INCREMENTAL", made["backup_id"])
+    assert since["total_size_bytes"] == since["file_size_bytes"] + made["file_size_bytes"]
+    assert run("backup", "show", made["backup_id"])["freeable_size_bytes"] == 0, "another builds on it"
+    run("backup", "delete", since["backup_id"], "--yes")
+
     run("backup", "delete", made["backup_id"], code=9)
     run("backup", "delete", made["backup_id"], "--yes", code=5)
     run("backup", "release", made["backup_id"])
     assert run("backup", "delete", made["backup_id"], "--yes")["status"] == "DELETED"
-    listed = run("backup", "list", "--entity", "points_rules", "--status", "deleted", "--limit", "1")
-    assert [b["backup_id"] for b in listed] == [made["backup_id"]]
+    listed = run("backup", "list", "--entity", "points_rules", "--status", "deleted", "--limit", "2")
+    assert [b["backup_id"] for b in listed] == [since["backup_id"], made["backup_id"]]
 
 
 def test_an_admin_makes_backups_and_may_not_go_back_to_one(run: Run, monkeypatch: pytest.MonkeyPatch):
