@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 
 import zstandard
 
@@ -39,6 +40,7 @@ class Archive:
         """SHA-256 of the manifest."""
         self.parent = parent
         """The backup that this one is an increment of."""
+        self._name = f"backup {manifest.backup_id}"
         self._storage = storage
         self._vault = vault
         self._wraps = wraps
@@ -94,7 +96,17 @@ class Archive:
             DataLoss: BACKUP_INCOMPLETE, with the number of those that are not, and the first.
         """
         for archive in self.chain:
-            archive._require_own(check)
+            with archive._named():
+                archive._require_own(check)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Names this backup in what is found damaged of it: to whoever opened another that builds on it."""
+        try:
+            yield
+        except DataLoss as error:
+            error.metadata.setdefault("backup_id", str(self.manifest.backup_id))
+            raise
 
     def _require_own(self, check: Callable[[], None]) -> None:
         folder = segment_name(self.manifest.artifact_id, "")
@@ -106,8 +118,8 @@ class Archive:
         if lacking:
             first = self.manifest.segments[lacking[0]]
             raise DataLoss(
-                f"backup: {len(lacking)} of {len(self.manifest.segments)} segments are missing or of another length;"
-                f" the first is segment {lacking[0]}, expected {first.stored} bytes, found"
+                f"{self._name}: {len(lacking)} of {len(self.manifest.segments)} segments are missing or of another"
+                f" length; the first is segment {lacking[0]}, expected {first.stored} bytes, found"
                 f" {found.get(first.name, 'none')}",
                 reason="BACKUP_INCOMPLETE",
                 metadata={"segment": str(lacking[0]), "lacking": str(len(lacking))},
@@ -115,16 +127,18 @@ class Archive:
 
     def _stream(self, stream: str, rows: int, sha256: str, check: Callable[[], None]) -> Iterator[bytes]:
         digest, lines = hashlib.sha256(), 0
-        for block in self._blocks(self.manifest.numbered(stream)):
-            check()
-            digest.update(block)
-            lines += block.count(b"\n")
-            yield block
-        if (lines, digest.hexdigest()) != (rows, sha256):
-            raise DataLoss(
-                f"backup: the stream {stream} has {lines} rows, or other bytes, expected {rows} and the manifest's",
-                reason="BACKUP_DAMAGED",
-            )
+        with self._named():
+            for block in self._blocks(self.manifest.numbered(stream)):
+                check()
+                digest.update(block)
+                lines += block.count(b"\n")
+                yield block
+            if (lines, digest.hexdigest()) != (rows, sha256):
+                raise DataLoss(
+                    f"{self._name}: the stream {stream} has {lines} rows, or other bytes, expected {rows} and the"
+                    " manifest's",
+                    reason="BACKUP_DAMAGED",
+                )
 
     def _blocks(self, segments: list[tuple[int, Segment]]) -> Iterator[bytes]:
         with ThreadPoolExecutor(AHEAD, thread_name_prefix="backup-reader") as helper:
@@ -143,11 +157,13 @@ class Archive:
         try:
             packed = b"".join(self._vault.open(identity, expected, self._wraps[number]))
         except NotFound:
-            raise DataLoss(f"backup: segment {number} is missing", reason="PART_MISSING") from None
+            raise DataLoss(f"{self._name}: segment {number} is missing", reason="PART_MISSING") from None
         try:
             block = zstandard.ZstdDecompressor().decompress(packed, max_output_size=segment.bytes)
         except zstandard.ZstdError:
-            raise DataLoss(f"backup: segment {number} cannot be decompressed", reason="BACKUP_DAMAGED") from None
+            raise DataLoss(f"{self._name}: segment {number} cannot be decompressed", reason="BACKUP_DAMAGED") from None
         if len(block) != segment.bytes:
-            raise DataLoss(f"backup: segment {number} has another size than it must have", reason="BACKUP_DAMAGED")
+            raise DataLoss(
+                f"{self._name}: segment {number} has another size than it must have", reason="BACKUP_DAMAGED"
+            )
         return block

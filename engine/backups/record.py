@@ -141,10 +141,13 @@ def _take_either(run: JobRun, backup_id: uuid.UUID, choose: Choose, taking: Taki
     except (NoIncrement, DataLoss, NotFound, FailedPrecondition) as error:
         if isinstance(error, FailedPrecondition) and error.reason not in FULL_INSTEAD:
             raise
-        if say:
-            run.notice("BACKUP_MADE_FULL", f"a full backup is made: {error}")
+        why = str(error) if say else ""
+    if why:
+        run.notice("BACKUP_MADE_FULL", f"a full backup is made: {why}")
     with resources.db.transaction() as session:
-        stray = backup_of(session, backup_id).artifact_id
+        run.require_hold(session)
+        row = backup_of(session, backup_id, lock=True)
+        row.full_because, stray = why, row.artifact_id
     _earlier(run, stray, use=False)
     return taking(*_begin(run, backup_id, None), None, False)
 
@@ -156,6 +159,8 @@ def _begin(run: JobRun, backup_id: uuid.UUID, link: Link | None) -> tuple[Asked,
         row = backup_of(session, backup_id, lock=True)
         row.artifact_id = uuid.uuid4()
         row.parent_id, row.chain_id = (None, row.id) if link is None else (link.parent_id, link.chain_id)
+        if link is not None:
+            row.full_because = ""
         caller = caller_of(session, row.principal_id, CallContext.from_record(row.context))
         return _asked(row, row.artifact_id, caller), read_settings(session)
 

@@ -137,8 +137,13 @@ class Repository:
             parent = self.open(named.artifact_id, bytes.fromhex(named.checksum))
         except NotFound:
             raise DataLoss(
-                f"backup: its parent, the backup {named.backup_id}, is not there", reason="BACKUP_INCOMPLETE"
+                f"backup: its parent, the backup {named.backup_id}, is not there",
+                reason="BACKUP_INCOMPLETE",
+                metadata={"backup_id": str(named.backup_id)},
             ) from None
+        except DataLoss as error:
+            error.metadata.setdefault("backup_id", str(named.backup_id))
+            raise
         if parent.manifest.seed != manifest.seed:
             raise DataLoss("backup: its fingerprints are of another seed than its parent's", reason="BACKUP_DAMAGED")
         return parent

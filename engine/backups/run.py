@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -86,8 +87,13 @@ class VerifyHandler:
         return end
 
     def failed(self, session: Session, job: JobRow, error: DataOpsError) -> None:
-        if condemns(error):
-            remember(_backup(session, job), _level(session, job), error, utc_now())
+        """What was found of a backup that this one builds on is remembered of that one too."""
+        if not condemns(error):
+            return
+        level, now, link = _level(session, job), utc_now(), error.metadata.get("backup_id", "")
+        remember(_backup(session, job), level, error, now)
+        if link and link != str(job.resource_id):
+            remember(backup_of(session, uuid.UUID(link), lock=True), level, error, now)
 
     def cancelled(self, session: Session, job: JobRow) -> None:
         """Nothing is known that was not known before."""

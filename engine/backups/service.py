@@ -36,6 +36,9 @@ from engine.resources import Resources
 
 S = BackupStatus
 
+NAMED = 8
+"""Increments that a refusal names: a chain has seven, and leaves."""
+
 
 class Backups:
     """One object a process; every method is one call of one caller."""
@@ -274,7 +277,9 @@ def _built_on(session: Session, row: BackupRow) -> str:
     increments = increments_to(session, row.id)
     if not increments:
         return ""
-    return f"{increments} increment{'s build' if increments > 1 else ' builds'} on it; delete what builds on it first"
+    first = ", ".join(map(str, increments[:NAMED])) + (", …" if len(increments) > NAMED else "")
+    build = "increments build" if len(increments) > 1 else "increment builds"
+    return f"{len(increments)} {build} on it, the newest first: {first}; delete these first"
 
 
 def remove(resources: Resources, backup_id: uuid.UUID) -> None:

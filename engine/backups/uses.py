@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Collection, Iterable
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session, aliased
 
 from engine.backups.states import GOOD, BackupStatus
@@ -57,13 +57,14 @@ def in_use(session: Session, row: BackupRow) -> str:
     return uses(session, [row.id]).get(row.id, "")
 
 
-def increments_to(session: Session, backup_id: uuid.UUID) -> int:
-    """How many live backups build on this one, whether straight or by others."""
+def increments_to(session: Session, backup_id: uuid.UUID) -> list[uuid.UUID]:
+    """The live backups that build on this one, whether straight or by others, newest first."""
     below = select(BackupRow.id).where(BackupRow.parent_id == backup_id, BackupRow.status.in_(LIVE))
     tree = below.cte("tree", recursive=True)
     child = aliased(BackupRow)
     tree = tree.union(select(child.id).where(child.parent_id == tree.c.id, child.status.in_(LIVE)))
-    return session.scalar(select(func.count()).select_from(tree)) or 0
+    newest_first = select(BackupRow.id).join(tree, tree.c.id == BackupRow.id).order_by(BackupRow.created_at.desc())
+    return list(session.scalars(newest_first))
 
 
 def parents_among(session: Session, backup_ids: Iterable[uuid.UUID]) -> frozenset[uuid.UUID]:

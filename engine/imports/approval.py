@@ -73,7 +73,9 @@ def approve(
             "plan_digest: found another one than this import's plan; look at the plan again",
             reason="PLAN_DIGEST_MISMATCH",
         )
-    if row.status in (S.AWAITING_APPROVAL, S.PROCESSING, S.COMPLETED) and _approved(row):
+    if caller.principal_id == row.principal_id:
+        raise _by_another("asked for it")
+    if _approved(row) and (row.status == S.AWAITING_APPROVAL or caller.principal_id == row.approved_by):
         return
     if row.status != S.AWAITING_APPROVAL:
         raise FailedPrecondition(
@@ -87,8 +89,6 @@ def approve(
         raise FailedPrecondition(
             "import: found a plan that may be applied without approval", reason="APPROVAL_NOT_NEEDED"
         )
-    if caller.principal_id == row.principal_id:
-        raise _by_another("asked for it")
     record_change(session, caller, "imports.approve", "imports", row.id, now)
     row.approval_needed, row.approved_by, row.approved_digest = True, caller.principal_id, row.plan_digest
     row.updated_at = now

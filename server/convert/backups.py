@@ -53,6 +53,7 @@ def backup(
         schedule_id=str(row.schedule_id or ""),
         updated_at=timestamp(row.updated_at),
         total_size_bytes=row.total_size_bytes or row.file_size_bytes,  # a release before wrote full ones, and no total
+        full_because=row.full_because,
     )
 
 

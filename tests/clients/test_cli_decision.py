@@ -86,7 +86,7 @@ def test_a_plan_that_another_person_must_approve_is_neither_asked_for_nor_applie
     assert main(["imports", "approve", IMPORT_ID, "--yes", "--reason", "seen"]) == 0
     shown = capsys.readouterr().out
     assert "approval  given by 0197a000-0000-7000-8000-0000000000ad" in shown
-    assert shown.endswith(f"who asked for it applies it: dataops imports apply {IMPORT_ID}\n")
+    assert shown.endswith(f"anybody but you applies it: dataops imports apply {IMPORT_ID}\n")
     request = world.asked[-1]
     assert isinstance(request, imports_pb2.ApproveImportRequest)
     assert (request.plan_digest, request.reason) == (planned.plan.plan_digest, "seen")

@@ -14,7 +14,7 @@ from sqlalchemy import select, update
 from engine.backups import chain, cut, known, take
 from engine.backups import increment as increments
 from engine.backups.manifest import Cut
-from engine.backups.model import BackupRequest, BackupType
+from engine.backups.model import BackupRequest, BackupType, VerifyLevel
 from engine.backups.run import remember
 from engine.backups.segments import segment_name
 from engine.backups.service import Backups
@@ -369,6 +369,7 @@ def increment_is_full(world: World, why: str) -> bool:
     notices = [(event.payload["message"],) for event in events]
     assert any(why in message for (message,) in notices), notices
     assert (row.parent_id, row.chain_id) == (None, row.id)
+    assert why in row.full_because
     return row.backup_type == "FULL"
 
 
@@ -427,6 +428,24 @@ def test_a_damaged_link_anywhere_in_the_chain_makes_it_full(fresh: Fresh):
             session.merge(full), LEVELS[-1], DataLoss("its rows", reason="BACKUP_DAMAGED"), world.resources.clock()
         )
     assert increment_is_full(world, "or one that it needs, was found damaged")
+
+
+def test_damage_of_a_link_that_was_found_through_its_increment_is_that_links_too(fresh: Fresh):
+    """Else the link would go on as good: as a parent, and in the floor of retention in place of a sound one."""
+    world = fresh(THINGS)
+    full, other = backed_up(world), increment(world)
+    storage = world.resources.repository._storage
+    (name, *_) = [f.name for f in storage.list(segment_name(artifact_of(full), ""))]
+    storage.delete(name)
+
+    backups = Backups(world.resources)
+    backups.verify(world.caller, other.id, VerifyLevel.DECODED, *world.request())
+    world.work()
+
+    for row in (full, other):
+        found = backups.get(world.caller, row.id).verifications["DECODED"]
+        assert (found["good"], found["error"]["metadata"]["backup_id"]) == (False, str(full.id))
+        assert f"backup {full.id}: 1 of" in found["error"]["message"]
 
 
 def test_a_retry_does_not_take_up_an_increment_whose_parent_was_deleted(fresh: Fresh):

@@ -88,6 +88,17 @@ def test_the_approval_has_its_own_row_in_the_audit_log(world):
     assert approvals == [("INTENT", "eve"), ("OUTCOME", "eve")]
 
 
+def test_who_asked_for_it_is_never_told_that_it_is_approved(world):
+    row = plan(world)
+    approve(world, row)
+    with pytest.raises(PermissionDenied, match="APPROVAL_BY_ANOTHER"):
+        world.imports.approve(world.caller, row.id, row.plan_digest)
+    world.apply(row, deletes=(row.plan_summary or {})["counts"]["delete"])
+    third = world.caller_with("super_admin", "third")
+    with pytest.raises(FailedPrecondition, match="IMPORT_STATE"):
+        world.imports.approve(third, row.id, row.plan_digest)
+
+
 def test_it_is_not_applied_by_who_approved_it(world):
     row = plan(world)
     approve(world, row)

@@ -251,6 +251,7 @@ class Backup(_message.Message):
     SCHEDULE_ID_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     TOTAL_SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    FULL_BECAUSE_FIELD_NUMBER: _builtins.int
     backup_id: _builtins.str
     """Its id (UUIDv7)."""
     backup_type: Global___BackupType.ValueType
@@ -283,6 +284,8 @@ class Backup(_message.Message):
     """The schedule that made it; empty if none."""
     total_size_bytes: _builtins.int
     """Bytes that a restore to it reads: its own, and those of the backups that it is an increment of."""
+    full_because: _builtins.str
+    """Why a full backup was made where an increment was asked for; empty otherwise."""
     @_builtins.property
     def restored_at(self) -> _timestamp_pb2.Timestamp:
         """When a restore to it was last committed; absent if never."""
@@ -357,10 +360,11 @@ class Backup(_message.Message):
         schedule_id: _builtins.str = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
         total_size_bytes: _builtins.int = ...,
+        full_because: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "context", b"context", "created_at", b"created_at", "error", b"error", "expires_at", b"expires_at", "restored_at", b"restored_at", "snapshot_at", b"snapshot_at", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_id", b"backup_id", "backup_type", b"backup_type", "chain_backup_id", b"chain_backup_id", "checksum", b"checksum", "completed_at", b"completed_at", "context", b"context", "created_at", b"created_at", "created_by_admin_id", b"created_by_admin_id", "entities", b"entities", "error", b"error", "expires_at", b"expires_at", "file_size_bytes", b"file_size_bytes", "file_url", b"file_url", "freeable_size_bytes", b"freeable_size_bytes", "held", b"held", "job_id", b"job_id", "name", b"name", "not_covered", b"not_covered", "parent_backup_id", b"parent_backup_id", "restored_at", b"restored_at", "schedule_id", b"schedule_id", "snapshot_at", b"snapshot_at", "status", b"status", "total_size_bytes", b"total_size_bytes", "trigger_type", b"trigger_type", "updated_at", b"updated_at", "verifications", b"verifications"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_id", b"backup_id", "backup_type", b"backup_type", "chain_backup_id", b"chain_backup_id", "checksum", b"checksum", "completed_at", b"completed_at", "context", b"context", "created_at", b"created_at", "created_by_admin_id", b"created_by_admin_id", "entities", b"entities", "error", b"error", "expires_at", b"expires_at", "file_size_bytes", b"file_size_bytes", "file_url", b"file_url", "freeable_size_bytes", b"freeable_size_bytes", "full_because", b"full_because", "held", b"held", "job_id", b"job_id", "name", b"name", "not_covered", b"not_covered", "parent_backup_id", b"parent_backup_id", "restored_at", b"restored_at", "schedule_id", b"schedule_id", "snapshot_at", b"snapshot_at", "status", b"status", "total_size_bytes", b"total_size_bytes", "trigger_type", b"trigger_type", "updated_at", b"updated_at", "verifications", b"verifications"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

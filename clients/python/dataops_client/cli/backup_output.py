@@ -49,6 +49,7 @@ def show_backup(backup: backups_pb2.Backup) -> None:
             ("name", backup.name),
             ("status", enum_word(backup, "status")),
             ("type", enum_word(backup, "backup_type")),
+            ("full because", backup.full_because),
             ("trigger", enum_word(backup, "trigger_type")),
             ("rows", f"{sum(e.rows for e in backup.entities):,}"),
             ("size", out.size(backup.file_size_bytes)),

@@ -208,7 +208,10 @@ def approve(
         return
     if yes:
         show_plan(approved)
-    print(f"\napproved, nothing is changed yet; who asked for it applies it: dataops imports apply {import_id}")
+    if enum_word(approved, "status") == "AWAITING_APPROVAL":
+        print(f"\napproved, nothing is changed yet; anybody but you applies it: dataops imports apply {import_id}")
+    else:
+        print(f"\nit was approved before; the import is {enum_word(approved, 'status')}")
 
 
 @group.command()

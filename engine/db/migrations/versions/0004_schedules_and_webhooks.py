@@ -151,6 +151,11 @@ def upgrade() -> None:
         sa.Column("total_size_bytes", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         schema="dataops",
     )
+    op.add_column(
+        "backups",
+        sa.Column("full_because", sa.Text(), server_default=sa.text("''"), nullable=False),
+        schema="dataops",
+    )
     op.add_column("backups", sa.Column("retention_seconds", sa.Double(), nullable=True), schema="dataops")
     op.create_index(
         "ix_backups_schedule_id",
@@ -168,6 +173,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_index("ix_backups_schedule_id", "backups", schema="dataops")
     op.drop_column("backups", "retention_seconds", schema="dataops")
+    op.drop_column("backups", "full_because", schema="dataops")
     op.drop_column("backups", "total_size_bytes", schema="dataops")
     for column in ("approved_digest", "approved_by", "approval_needed"):
         op.drop_column("imports", column, schema="dataops")
