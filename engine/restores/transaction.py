@@ -20,11 +20,11 @@ from psycopg import sql
 
 from engine.backups.archive import Archive
 from engine.backups.differences import compare
-from engine.backups.manifest import Manifest
-from engine.backups.rows import counted
+from engine.backups.manifest import BackedEntity, Manifest, Proof
+from engine.backups.rows import count_stored, counted
 from engine.backups.staging import stage, staged_table
 from engine.backups.work import Work
-from engine.catalog import Catalog
+from engine.catalog import Catalog, Entity
 from engine.db.copy import write_copy
 from engine.db.platform import Connection, one_row
 from engine.errors import Aborted, DataLoss, FailedPrecondition
@@ -235,6 +235,8 @@ class RestoreTransaction:
             held = manifest.entity(f.live.name)
             if held is None:
                 raise DataLoss(f"{f.live.name}: the backup before the restore lacks it", reason="BACKUP_INCOMPLETE")
+            if held.delta is not None and held.delta.proof == Proof.CANDIDATES:
+                self._require_there(connection, f.live, held)
             now[f.backed.entity] = held.rows, held.fingerprint
         if all(now[name] == self._confirmed.live.get(name) for name in now):
             # the same rows as in the plan, by number and fingerprint: so the same losses
@@ -252,6 +254,18 @@ class RestoreTransaction:
                 metadata={"found": str(found), "confirmed": str(self._confirmed.most)},
             )
         return backup_id, counted
+
+    def _require_there(self, connection: Connection, live: Entity, held: BackedEntity) -> None:
+        """The table read as a whole: candidates were added up, and what the restore takes away will be nowhere else."""
+        self._work.check()
+        found = count_stored(connection, live, self._seed)
+        if found != (held.rows, held.fingerprint):
+            raise DataLoss(
+                f"{live.name}: found {found[0]} rows, {held.rows} in the backup before the restore, or other ones;"
+                " everything is as before",
+                reason="BACKUP_INCOMPLETE",
+                metadata={"entity": live.name},
+            )
 
     def _count_again(self, connection: Connection, fits: Sequence[Fit]) -> dict[str, _Losses]:
         self._work.stage("COMPARE", rows=sum(f.backed.rows for f in fits))

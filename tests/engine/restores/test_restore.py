@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from psycopg import sql
 
 from engine.backups.service import Backups
 from engine.paging import Paging
@@ -301,6 +302,19 @@ def test_the_increment_under_the_locks_needs_no_table_that_is_locked(made):
     assert world.sql("SELECT (whole).n FROM public.b") == [("x",)]
     before = next(b for b in backups(world) if b.id == done.pre_restore_backup_id)
     assert before.backup_type == "FULL"
+
+
+def test_a_backup_before_that_is_not_what_is_there_stops_the_restore(made, monkeypatch):
+    """As where older files were put under the cluster: no row says that it was written since."""
+    world = made(PAIR)
+    row = plan(world, back_up(world))
+    world.sql("UPDATE public.parents SET name = 'nowhere else' WHERE id = 1")
+    monkeypatch.setattr("engine.backups.increment.candidate", lambda *_: sql.SQL("false").format())
+
+    done = confirm(world, row, max_losses=1)
+
+    assert (done.status, done.error["reason"]) == ("ROLLED_BACK", "BACKUP_INCOMPLETE")
+    assert world.sql("SELECT name FROM public.parents WHERE id = 1") == [("nowhere else",)]
 
 
 def backups(world):
