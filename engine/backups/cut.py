@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psycopg
 from psycopg import sql
@@ -58,16 +58,17 @@ def seen(connection: Connection) -> Seen | None:
     may = sql.SQL("SELECT bool_and(has_function_privilege('pg_catalog.' || f, 'EXECUTE')) FROM unnest({}::text[]) f")
     if not one_row(connection, may.format(sql.Literal(list(_ASKED))))[0]:
         return None
-    xmin, lsn, timeline, database = one_row(
+    xmin, lsn, timeline, database, started = one_row(
         connection,
         sql.SQL(
             "SELECT pg_snapshot_xmin(pg_current_snapshot())::text,"
             " CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn()::text END,"
             " CASE WHEN NOT pg_is_in_recovery() THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END,"
-            " (SELECT oid::bigint FROM pg_database WHERE datname = current_database())"
+            " (SELECT oid::bigint FROM pg_database WHERE datname = current_database()),"
+            " (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint"
         ).format(),
     )
-    return None if lsn is None else Seen(Cut(int(xmin), int(timeline, 16), int(database)), lsn)
+    return None if lsn is None else Seen(Cut(int(xmin), int(timeline, 16), int(database), int(started)), lsn)
 
 
 def durable(work: Work, connection: Connection, found: Seen | None) -> Cut | None:
@@ -107,9 +108,7 @@ def since(connection: Connection, parent: Cut | None) -> Since | None:
     """A visible row of an earlier transaction is in the parent; None where that cannot be concluded. In the moment, or
     when the locks that keep others from writing are held."""
     now = seen(connection)
-    if parent is None or now is None:
-        return None
-    if (now.cut.timeline, now.cut.database) != (parent.timeline, parent.database):
+    if parent is None or now is None or replace(now.cut, xmin=parent.xmin) != parent:
         return None
     (xmax,) = one_row(connection, sql.SQL("SELECT pg_snapshot_xmax(pg_current_snapshot())::text").format())
     return Since(parent.xmin, int(xmax)) if 0 <= int(xmax) - parent.xmin < MOST_TRANSACTIONS else None

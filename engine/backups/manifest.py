@@ -83,11 +83,13 @@ class Parent:
 @dataclass(frozen=True)
 class Cut:
     """Where a snapshot lies among the transactions: its xmin, with the epoch, on this timeline, in the database of this
-    OID."""
+    OID, of a server that runs since then."""
 
     xmin: int
     timeline: int
     database: int
+    started: int
+    """Microseconds since 1970."""
 
 
 @dataclass(frozen=True)

@@ -260,22 +260,29 @@ def test_what_was_open_across_the_cut_is_found(fresh: Fresh, savepoint: bool):
 # --- what candidates may not be concluded from
 
 
-def _another_timeline(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = cut.seen
+def _another(**other: int) -> Callable[[pytest.MonkeyPatch], None]:
+    def distrust(monkeypatch: pytest.MonkeyPatch) -> None:
+        real = cut.seen
 
-    def seen(connection: Connection) -> cut.Seen:
-        found = real(connection)
-        assert found is not None
-        return cut.Seen(replace(found.cut, timeline=found.cut.timeline + 1), found.lsn)
+        def seen(connection: Connection) -> cut.Seen:
+            found = real(connection)
+            assert found is not None
+            return cut.Seen(replace(found.cut, **other), found.lsn)
 
-    monkeypatch.setattr(cut, "seen", seen)
+        monkeypatch.setattr(cut, "seen", seen)
+
+    return distrust
 
 
 def _wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cut, "MOST_TRANSACTIONS", 0)
 
 
-@pytest.mark.parametrize("distrust", [_another_timeline, _wrapped])
+@pytest.mark.parametrize(
+    "distrust",
+    [_another(timeline=99), _another(database=99), _another(started=99), _wrapped],
+    ids=["timeline", "database", "start", "ids"],
+)
 def test_where_ids_mean_nothing_content_decides(fresh: Fresh, monkeypatch: pytest.MonkeyPatch, distrust):
     world = fresh(THINGS)
     backed_up(world)
@@ -287,7 +294,7 @@ def test_where_ids_mean_nothing_content_decides(fresh: Fresh, monkeypatch: pytes
 def test_a_snapshot_that_a_crash_could_undo_leaves_no_cut(fresh: Fresh, monkeypatch: pytest.MonkeyPatch):
     world = fresh(THINGS)
     monkeypatch.setattr(cut, "FLUSHED_WITHIN", 0.2)
-    monkeypatch.setattr(take, "seen", lambda _: cut.Seen(Cut(1, 1, 1), "FFFFFFFF/0"))
+    monkeypatch.setattr(take, "seen", lambda _: cut.Seen(Cut(1, 1, 1, 1), "FFFFFFFF/0"))
     full = backed_up(world)
     assert archive_of(world, full).manifest.cut is None
     monkeypatch.undo()

@@ -305,7 +305,7 @@ def test_the_increment_under_the_locks_needs_no_table_that_is_locked(made):
 
 
 def test_a_backup_before_that_is_not_what_is_there_stops_the_restore(made, monkeypatch):
-    """As where older files were put under the cluster: no row says that it was written since."""
+    """As where a machine was put back with its memory: no row says that it was written since."""
     world = made(PAIR)
     row = plan(world, back_up(world))
     world.sql("UPDATE public.parents SET name = 'nowhere else' WHERE id = 1")
