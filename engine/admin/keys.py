@@ -142,7 +142,7 @@ def _webhooks(db: Database, ring: KeyRing, done: Rewrapped) -> None:
     """They are few: one transaction."""
     others = select(WebhookRow).where(WebhookRow.deleted_at.is_(None), WebhookRow.key_id != ring.active_id)
     with db.transaction() as session:
-        for row in session.scalars(others.with_for_update()):
+        for row in session.scalars(others.with_for_update(key_share=True)):  # else ends of jobs would wait for it
             context = key_context(row.id)
             try:
                 wrapped = ring.wrap(ring.unwrap(Wrapped(row.key_id, row.signing_key), context), context)
