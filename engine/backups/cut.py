@@ -83,6 +83,7 @@ def durable(work: Work, connection: Connection, found: Seen | None) -> Cut | Non
     query = sql.SQL("SELECT pg_current_wal_flush_lsn() >= {}::pg_lsn").format(sql.Literal(found.lsn))
     begun, committed = time.monotonic(), False
     while not one_row(connection, query)[0]:
+        work.check()
         waited = time.monotonic() - begun
         if waited > FLUSHED_WITHIN:
             return None
