@@ -29,6 +29,7 @@ class BackupRow(Model):
         Index("ix_backups_created", "created_at", "id"),
         Index("ix_backups_job_id", "job_id"),
         Index("ix_backups_expires_at", "expires_at"),
+        Index("ix_backups_parent_id", "parent_id"),
         Index("ix_backups_schedule_id", "schedule_id", postgresql_where=text("schedule_id IS NOT NULL")),
     )
 

@@ -165,6 +165,7 @@ def upgrade() -> None:
         schema="dataops",
         postgresql_where=sa.text("schedule_id IS NOT NULL"),
     )
+    op.create_index("ix_backups_parent_id", "backups", ["parent_id"], unique=False, schema="dataops")
     op.add_column("imports", sa.Column("approval_needed", sa.Boolean(), nullable=True), schema="dataops")
     op.add_column("imports", sa.Column("approved_by", sa.UUID(), nullable=True), schema="dataops")
     op.add_column("imports", sa.Column("approved_digest", sa.LargeBinary(), nullable=True), schema="dataops")
@@ -172,6 +173,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_index("ix_backups_schedule_id", "backups", schema="dataops")
+    op.drop_index("ix_backups_parent_id", table_name="backups", schema="dataops")
     op.drop_column("backups", "retention_seconds", schema="dataops")
     op.drop_column("backups", "full_because", schema="dataops")
     op.drop_column("backups", "total_size_bytes", schema="dataops")
