@@ -141,8 +141,8 @@ def _take_either(run: JobRun, backup_id: uuid.UUID, choose: Choose, taking: Taki
     except (NoIncrement, DataLoss, NotFound, FailedPrecondition) as error:
         if isinstance(error, FailedPrecondition) and error.reason not in FULL_INSTEAD:
             raise
-        why = str(error) if say else ""
-    if why:
+        why = str(error)
+    if say:
         run.notice("BACKUP_MADE_FULL", f"a full backup is made: {why}")
     with resources.db.transaction() as session:
         run.require_hold(session)

@@ -57,7 +57,7 @@ class BackupRow(Model):
     parent_id: Mapped[uuid.UUID | None]
     chain_id: Mapped[uuid.UUID | None]
     full_because: Mapped[str] = mapped_column(default="", server_default=text("''"))
-    """Why a full backup was made where an increment was asked for; empty otherwise."""
+    """Why a full backup was made where an increment was asked for, or would have done; empty otherwise."""
     schedule_id: Mapped[uuid.UUID | None]
     held: Mapped[bool] = mapped_column(default=False)
     verifications: Mapped[dict[str, Any]] = mapped_column(default=dict)

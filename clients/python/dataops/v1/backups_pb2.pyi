@@ -285,7 +285,7 @@ class Backup(_message.Message):
     total_size_bytes: _builtins.int
     """Bytes that a restore to it reads: its own, and those of the backups that it is an increment of."""
     full_because: _builtins.str
-    """Why a full backup was made where an increment was asked for; empty otherwise."""
+    """Why a full backup was made where an increment was asked for, or would have done; empty otherwise."""
     @_builtins.property
     def restored_at(self) -> _timestamp_pb2.Timestamp:
         """When a restore to it was last committed; absent if never."""
