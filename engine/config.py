@@ -145,7 +145,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
             values.update(tomllib.loads(_text(PREFIX + "CONFIG", path)))
         except tomllib.TOMLDecodeError as error:
             raise InvalidRequest(f"{PREFIX}CONFIG: expected TOML: {error}", reason="CONFIG_INVALID") from None
-    values.update(_from_environment(environ))
+    values.update(from_environment(environ))
     try:
         return Settings(**values)
     except ValidationError as error:
@@ -153,7 +153,12 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         raise InvalidRequest(f"settings: {wrong}", reason="CONFIG_INVALID") from None
 
 
-def _from_environment(environ: Mapping[str, str]) -> dict[str, str]:
+def from_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The settings that variables give, known ones and others, as text by the name of their field.
+
+    Raises:
+        InvalidRequest: CONFIG_INVALID for one that is given twice, or whose file cannot be read.
+    """
     values: dict[str, str] = {}
     for name, value in environ.items():
         if not name.startswith(PREFIX):

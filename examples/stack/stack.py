@@ -46,7 +46,11 @@ class Stack:
 
     ``postgres``, ``valkey``: servers to use instead of own ones. ``control_dsn``, ``platform_dsn``: existing
     databases to use instead of making them (the control schema is upgraded, a platform is left as it is).
-    ``users``: size of a sample platform that is made here. ``env``: settings on top, as ``DATAOPS_*``.
+    ``users``: size of a sample platform that is made here. ``env``: settings on top, as ``DATAOPS_*``; ``wanted``: such
+    of a user's, where the stack decides nothing itself; ``refused`` has the names of the others.
+
+    Raises:
+        InvalidRequest: CONFIG_INVALID when what is wanted is no setting.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class Stack:
         workers: int = 1,
         durable: bool = False,
         env: Mapping[str, str] | None = None,
+        wanted: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder.resolve()
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -77,7 +82,11 @@ class Stack:
             self.issuer = TokenIssuer(self.folder)
             self.tokens = {role: self._token(role) for role in SUBJECTS}
             self.artifacts = self.folder / "artifacts"
-            self.env = self._settings(sample=platform_dsn is None) | dict(env or {})
+            own = self._settings(sample=platform_dsn is None) | dict(env or {})
+            self.refused = sorted((wanted or {}).keys() & own.keys())
+            self.env = dict(wanted or {}) | own
+            if wanted:
+                load_settings(self.env)  # said here, not in the log of a server that does not start
             if control_dsn is None:  # without its database no sealed part can be opened again
                 self._own.callback(shutil.rmtree, self.artifacts, ignore_errors=True)
             self._own.callback(self._stop_programs)

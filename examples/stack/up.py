@@ -1,5 +1,7 @@
 """``make up``: keep a whole stack running in the foreground until Ctrl-C or SIGTERM; a worker that dies starts again.
 
+``DATAOPS_*`` variables are its settings, but for those that the stack decides itself, which a line names.
+
 Writes build/stack.json last, when everything answers, and removes it first, when everything is about to stop.
 """
 
@@ -12,12 +14,14 @@ import re
 import shlex
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from engine.admin.doctor import diagnose
 from engine.admin.doctor.text import one_line
-from engine.config import PREFIX
+from engine.config import PREFIX, from_environment
+from engine.errors import DataOpsError
 from examples.stack import launcher
 from examples.stack.certificates import write_secret
 from examples.stack.keeper import Keeper
@@ -28,6 +32,9 @@ from examples.stack.stack import Stack
 
 SHEET = "recovery-sheet.txt"
 """Beside stack.json: what an operator would print."""
+
+CONFIG = PREFIX + "CONFIG"
+"""Names a file of settings; env.sh sets it, so that a shell which has sourced that has it of another stack."""
 
 _LOOK_SECONDS = 0.5
 
@@ -54,7 +61,7 @@ def main() -> int:
                 finally:
                     stack_file.unlink(missing_ok=True)
                     sheet.unlink(missing_ok=True)  # its keys open nothing any more: the artifacts go with the stack
-    except ServerStartError as error:
+    except (ServerStartError, DataOpsError) as error:
         print(error, file=sys.stderr)
         return 1
     except Stopped:
@@ -145,7 +152,28 @@ def _stack(folder: Path, args: argparse.Namespace) -> Stack:
         env["DATAOPS_CATALOG_FILE"] = str(args.catalog.resolve())
     if args.schemas:
         env["DATAOPS_PLATFORM_SCHEMAS"] = args.schemas
-    return Stack(folder, platform_dsn=args.platform_dsn, users=args.users, workers=args.workers, env=env)
+    wanted = wanted_settings(os.environ)
+    stack = Stack(
+        folder, platform_dsn=args.platform_dsn, users=args.users, workers=args.workers, env=env, wanted=wanted
+    )
+    refused = [*stack.refused, *([CONFIG] if CONFIG in os.environ else [])]
+    if refused:
+        print(f"not taken from the environment, the stack has its own: {', '.join(refused)}", file=sys.stderr)
+    return stack
+
+
+def wanted_settings(environ: Mapping[str, str]) -> dict[str, str]:
+    """What the user's environment says of the settings, by variable. A file is named from the present folder there, and
+    from any folder by what is made of it.
+
+    Raises:
+        InvalidRequest: CONFIG_INVALID.
+    """
+    found = from_environment(environ)
+    return {
+        PREFIX + name.upper(): str(Path(value).resolve()) if name.endswith("_file") and value else value
+        for name, value in found.items()
+    }
 
 
 def _watch(stack: Stack) -> int:

@@ -11,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +21,7 @@ import psutil
 import psycopg
 import pytest
 
+from examples.stack.certificates import make_certificates
 from examples.stack.processes import Account, unprivileged_account
 from examples.stack.programs import ROOT
 from examples.stack.servers import postgres_bin
@@ -32,14 +34,21 @@ class Launched:
     """A running ``up`` of our own, in a build folder of its own."""
 
     def __init__(
-        self, build: Path, *, prefix: Sequence[str] = (), options: Sequence[str] = (), platform_dsn: str | None = None
+        self,
+        build: Path,
+        *,
+        prefix: Sequence[str] = (),
+        options: Sequence[str] = (),
+        platform_dsn: str | None = None,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
         self.build = build
         self.stack_file = build / "stack.json"
         self.output = build.parent / f"{build.name}.out"
         command = [*prefix, sys.executable, "-m", "examples.stack.up"]
         command += ["--build", str(build), "--users", "50", "--workers", "1", *options]
-        env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+        outside = {name: value for name, value in os.environ.items() if not name.startswith("DATAOPS_")}
+        env = outside | {"PYTHONDONTWRITEBYTECODE": "1"} | dict(settings or {})
         if platform_dsn:
             env["PLATFORM_DSN"] = platform_dsn
         with self.output.open("wb") as output:
@@ -200,11 +209,32 @@ def test_a_catalog_file_that_is_not_there_is_refused_at_once(launch: Callable[..
     assert "found no file" in one.output.read_text()
 
 
+def test_a_setting_that_does_not_exist_is_refused(launch: Callable[..., Launched]) -> None:
+    one = launch("odd", settings={"DATAOPS_APROVAL_DELETES": "5"})
+    assert one.process.wait(_READY) == 1
+    assert "CONFIG_INVALID: settings: aproval_deletes: extra inputs are not permitted" in one.output.read_text()
+
+
 def test_a_second_run_in_the_same_folder_is_refused_and_sigterm_ends_the_first_in_good_order(
-    launch: Callable[..., Launched],
+    launch: Callable[..., Launched], tmp_path: Path
 ) -> None:
-    first = launch("one")
-    first.wait_ready()
+    """And the first has the settings of its environment, but for those that a stack decides itself."""
+    authority = make_certificates(tmp_path).ca_file
+    taken = {"DATAOPS_APPROVAL_DELETES": "5", "DATAOPS_WEBHOOK_CA_FILE": os.path.relpath(authority, ROOT)}
+    other = {"DATAOPS_LISTEN": "0.0.0.0:1", "DATAOPS_CONFIG": "none.toml", "DATAOPS_ADDRESS": "127.0.0.1:2"}
+    first = launch("one", settings=taken | other)
+    facts = first.wait_ready()
+    assert facts["address"] != other["DATAOPS_LISTEN"]
+    refused = "not taken from the environment, the stack has its own: DATAOPS_LISTEN, DATAOPS_CONFIG\n"
+    assert refused in first.output.read_text()
+    found = [
+        process.environ()
+        for process in first.family()
+        if process.cmdline()[-2:] in (["-m", "server"], ["-m", "workers"])
+    ]
+    assert [env["DATAOPS_APPROVAL_DELETES"] for env in found] == ["5", "5"]
+    written = tomllib.loads((first.build / "stack" / "settings.toml").read_text())
+    assert (written["approval_deletes"], written["webhook_ca_file"]) == ("5", str(authority))
     second = Launched(first.build)
     assert second.process.wait(_READY) == 1
     assert "stop it first" in second.output.read_text()
