@@ -110,17 +110,18 @@ def test_jobs_are_counted_and_what_waits_behind_another_is_not_waiting_for_a_wor
 
 
 def test_messages_and_bytes_are_counted(world: World, rows: Rows) -> None:
+    """What was owed to a webhook that somebody deleted is given up, and nobody needs to be called for it."""
     hook = WebhookRow(
         id=new_id(), url="https://x", key_id="k", signing_key=b"s", principal_id=NOBODY, created_at=rows.before(99)
     )
-    made = [("PENDING", 5), ("PENDING", 1), ("FAILED", 2), ("FAILED", 50), ("DELIVERED", 1)]
+    made = [("PENDING", 5, ""), ("PENDING", 1, "TIMEOUT"), ("DELIVERED", 1, "")]
+    made += [("FAILED", 2, "STATUS"), ("FAILED", 50, "STATUS"), ("FAILED", 2, "WEBHOOK_DELETED")]
     with world.resources.db.transaction() as session:
         session.add(hook)
         session.flush()
-        for word, ago in made:
-            row = WebhookDeliveryRow(
-                id=new_id(), webhook_id=hook.id, job_id=NOBODY, body=b"{}", state=word, created_at=rows.before(ago)
-            )
+        for word, ago, error in made:
+            row = WebhookDeliveryRow(id=new_id(), webhook_id=hook.id, job_id=NOBODY, body=b"{}", state=word)
+            row.created_at, row.last_error = rows.before(ago), error
             session.add(row)
         for kind, size in (("EXPORT", 70), ("EXPORT", 30), ("REPORT", 5)):
             artifact = ArtifactRow(
