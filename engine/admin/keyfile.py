@@ -19,7 +19,7 @@ from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from engine.backups.manifest import FORMAT
+from engine.backups.manifest import FORMAT, INCREMENT_FORMAT
 from engine.config import Settings
 from engine.crypto.keyring import KEY_BYTES, KeyRing, parse_keys, read_key_file
 from engine.errors import FailedPrecondition
@@ -134,8 +134,9 @@ def sheet(text: str, now: datetime, *, active: str = "", artifacts: str = "", fi
     keys = {active: keys[active]} | keys
     where = str(Path(artifacts).absolute()) if artifacts and "://" not in artifacts else artifacts
     command = f"--artifacts {shlex.quote(where) if where else 'DIR'} --key-file FILE"
+    formats = f"{FORMAT} and {INCREMENT_FORMAT}"
     return _SHEET.format(
-        made=f"{now:%Y-%m-%d %H:%M} UTC by dataops {version('dataops')}, archive format {FORMAT}",
+        made=f"{now:%Y-%m-%d %H:%M} UTC by dataops {version('dataops')}, archive formats {formats}",
         where=where or BLANK,
         file=file.absolute() if file else BLANK,
         blank=BLANK,

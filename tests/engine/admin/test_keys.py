@@ -173,7 +173,7 @@ def test_the_sheet_has_all_that_is_needed_and_its_lines_are_a_ring(tmp_path: Pat
     for key_id, key in keys.items():
         assert f"{key_id}  {keyfile.check_value(key)}" in shown
     assert "dataops-admin rescue list --artifacts '/srv/data ops' --key-file FILE" in shown
-    assert "archive format 1" in shown
+    assert "archive formats 1 and 2\n" in shown
     assert max(map(len, shown.splitlines())) <= 92
     typed_file = tmp_path / "typed"
     typed_file.write_text(typed)
