@@ -76,7 +76,7 @@ bench: install ## ours beside psql's \copy and a bare echo, in one run; ROWS=100
 demo: install ## start everything, import and export 200,000 rows, explain what happens
 	@$(BIN)/python -m examples.stack.demo --die-with-parent
 
-up: install ## keep a stack running; PLATFORM_DSN=... [CATALOG=file] [PLATFORM_SCHEMAS=a,b] uses your database
+up: install ## keep a stack running; PLATFORM_DSN=... uses your database; DATAOPS_* variables are settings
 	@$(BIN)/python -m examples.stack.up --die-with-parent
 
 ci: ## what decides whether a change may land, in a venv of its own

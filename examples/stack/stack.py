@@ -11,7 +11,7 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -47,7 +47,8 @@ class Stack:
     ``postgres``, ``valkey``: servers to use instead of own ones. ``control_dsn``, ``platform_dsn``: existing
     databases to use instead of making them (the control schema is upgraded, a platform is left as it is).
     ``users``: size of a sample platform that is made here. ``env``: settings on top, as ``DATAOPS_*``; ``wanted``: such
-    of a user's, where the stack decides nothing itself; ``refused`` has the names of the others.
+    of a user's, where the stack decides nothing itself; ``refused`` has the names of the others. ``subjects``: further
+    callers who get a token, and no role.
 
     Raises:
         InvalidRequest: CONFIG_INVALID when what is wanted is no setting.
@@ -67,6 +68,7 @@ class Stack:
         durable: bool = False,
         env: Mapping[str, str] | None = None,
         wanted: Mapping[str, str] | None = None,
+        subjects: Sequence[str] = (),
     ) -> None:
         self.folder = folder.resolve()
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -80,7 +82,7 @@ class Stack:
             self.platform_dsn = platform_dsn or self._new_platform(users, seed)
             migrate.upgrade(self.control_dsn)
             self.issuer = TokenIssuer(self.folder)
-            self.tokens = {role: self._token(role) for role in SUBJECTS}
+            self.tokens = {role: self._token(role) for role in (*SUBJECTS, *subjects)}
             self.artifacts = self.folder / "artifacts"
             own = self._settings(sample=platform_dsn is None) | dict(env or {})
             self.refused = sorted((wanted or {}).keys() & own.keys())
@@ -163,11 +165,11 @@ class Stack:
         self._own.close()
 
     def token_file(self, role: str) -> Path:
-        """The ready-made token of that role, in a file of its own for shell commands (mode 0600)."""
+        """The ready-made token of that role or subject, in a file of its own for shell commands (mode 0600)."""
         return self.folder / f"{role}.token"
 
     def _token(self, role: str) -> str:
-        token = self.issuer.token(SUBJECTS[role], lifetime=_TOKEN_LIFETIME)
+        token = self.issuer.token(SUBJECTS.get(role, role), lifetime=_TOKEN_LIFETIME)
         write_secret(self.token_file(role), token.encode())
         return token
 

@@ -28,7 +28,7 @@ from examples.stack.keeper import Keeper
 from examples.stack.launcher import BUILD, Stopped
 from examples.stack.processes import ServerStartError
 from examples.stack.programs import Program
-from examples.stack.stack import Stack
+from examples.stack.stack import SUBJECTS, Stack
 
 SHEET = "recovery-sheet.txt"
 """Beside stack.json: what an operator would print."""
@@ -154,7 +154,13 @@ def _stack(folder: Path, args: argparse.Namespace) -> Stack:
         env["DATAOPS_PLATFORM_SCHEMAS"] = args.schemas
     wanted = wanted_settings(os.environ)
     stack = Stack(
-        folder, platform_dsn=args.platform_dsn, users=args.users, workers=args.workers, env=env, wanted=wanted
+        folder,
+        platform_dsn=args.platform_dsn,
+        users=args.users,
+        workers=args.workers,
+        env=env,
+        wanted=wanted,
+        subjects=args.subjects,
     )
     refused = [*stack.refused, *([CONFIG] if CONFIG in os.environ else [])]
     if refused:
@@ -210,6 +216,12 @@ def _arguments() -> argparse.Namespace:
         default=os.environ.get("PLATFORM_SCHEMAS", ""),
         help="its schemas whose tables are entities, comma-separated (default: public); or PLATFORM_SCHEMAS",
     )
+    parser.add_argument(
+        "--subjects",
+        type=_subjects,
+        default=os.environ.get("SUBJECTS", ""),
+        help="further callers, comma-separated, who get a token and no role; or SUBJECTS in the environment",
+    )
     parser.add_argument("--users", type=int, default=10_000, help="users of the sample platform (default: 10000)")
     parser.add_argument("--workers", type=int, default=2, help="worker processes (default: 2)")
     parser.add_argument("--build", type=Path, default=BUILD, help="folder to keep files in (default: build)")
@@ -222,6 +234,14 @@ def _file(name: str) -> Path:
     if not path.is_file():
         raise argparse.ArgumentTypeError(f"found no file {name}")
     return path
+
+
+def _subjects(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name) or name in SUBJECTS:
+            raise argparse.ArgumentTypeError(f"found {name!r}, expected small letters and digits, and no role")
+    return names
 
 
 if __name__ == "__main__":

@@ -128,11 +128,11 @@ def test_two_stacks_run_at_once_and_nothing_outlives_kill_9_of_launcher_or_make(
 ) -> None:
     before = _modes()
     like_make = ["sh", "-c", '"$@"; exit $?', "sh"]
-    first = launch("first", prefix=like_make, options=["--die-with-parent"])
+    first = launch("first", prefix=like_make, options=["--die-with-parent", "--subjects", "erin"])
     second = launch("second", platform_dsn=platform_dsn)
     facts, other = first.wait_ready(), second.wait_ready()
     assert set(facts) == {"address", "ca_file", "tokens", "control_dsn", "platform_dsn", "artifacts"}
-    assert set(facts["tokens"]) == {"super_admin", "admin", "none"}  # type: ignore[call-overload]
+    assert set(facts["tokens"]) == {"super_admin", "admin", "none", "erin"}  # type: ignore[call-overload]
     assert stat.S_IMODE(first.stack_file.stat().st_mode) == 0o600
     assert stat.S_IMODE((first.build / "stack").stat().st_mode) == 0o700
     sheet = first.build / "recovery-sheet.txt"

@@ -56,6 +56,8 @@ def test_a_receiver_gets_what_the_page_says_and_the_pages_code_verifies_it(reach
         (key, headers["DataOps-Signature"].replace(f"t={at}", f"t={at + 1}"), body, at),
         (key, headers["DataOps-Signature"], body, at + 301),
         (key, "", body, at),
+        (key, f"t={at},v1=é{headers['DataOps-Signature'][-63:]}", body, at),
+        (key, f"t=é,v1={headers['DataOps-Signature'][-64:]}", body, at),
     ):
         with pytest.raises(ValueError, match="webhook"):
             verified(*wrong)
