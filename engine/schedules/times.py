@@ -15,17 +15,27 @@ from itertools import islice, takewhile
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
+from cronsim.cronsim import Field
 
 from engine.errors import InvalidRequest, Violation
 
 WORDS = {"@daily": "0 2 * * *", "@weekly": "0 2 * * 0", "@monthly": "0 2 1 * *"}
 """At 02:00 of the zone; Sunday is 0."""
 
-FIELDS = ("minute", "hour", "day of month", "month", "day of week")
+FIELDS = {
+    "minute": "0 to 59",
+    "hour": "0 to 23",
+    "day of month": "1 to 31 or L",
+    "month": "1 to 12 or jan to dec",
+    "day of week": "0 to 7 or sun to sat",
+}
+"""Each with what it may be."""
+
 EXPECTED = "expected five fields (minute, hour, day of month, month, day of week) or one of " + ", ".join(WORDS)
 
 _ANY_DAY = datetime(2024, 1, 1, tzinfo=UTC)
-_FIELD = re.compile(r"[0-9A-Za-z*/,#-]+")
+_PART = re.compile(r"[0-9A-Za-z*/#-]+")
+_PARSERS = (Field.MINUTE, Field.HOUR, Field.DAY, Field.MONTH, Field.DOW)
 _MINUTE = timedelta(minutes=1)
 
 
@@ -84,22 +94,21 @@ def parse_times(cron: str, time_zone: str) -> Times:
     fields = WORDS.get(cron.strip().lower(), cron).split()
     if len(fields) != len(FIELDS):
         raise invalid("cron", f"found {_counted(fields)}, {EXPECTED}")
-    for name, text in zip(FIELDS, fields, strict=True):
-        if not _FIELD.fullmatch(text):
-            raise invalid("cron", f"found {text[:40]!r} as its {name}, {EXPECTED}")
+    for (name, values), field, text in zip(FIELDS.items(), _PARSERS, fields, strict=True):
+        if (wrong := _wrong(field, text)) is not None:
+            raise invalid("cron", f"found {wrong[:40]!r} as its {name}, expected {values} with * , - /")
     try:
         hours = CronSim(" ".join(fields), _ANY_DAY).hours
-    except CronSimError as error:
-        wrong = str(error).removeprefix("Bad ").replace("-", " ")
-        raise invalid("cron", f"found a {wrong} that is none in {' '.join(fields)!r}, {EXPECTED}") from None
-    except (AssertionError, TypeError, ValueError):  # what it does not expect: a range of words that are no days
+    except CronSimError:  # each field is one: no month of these has such a day
+        raise _never(fields) from None
+    except (AssertionError, TypeError, ValueError):  # what it does not expect
         raise invalid("cron", f"found {' '.join(fields)!r}, {EXPECTED}") from None
     every_hour = len(hours) == 24
     if every_hour:
         fields[1] = "*"  # by which the library tells that it is to go by time that passes
     times = Times(" ".join(fields), zone, every_hour)
     if times.after(_ANY_DAY) is None:
-        raise invalid("cron", f"found {' '.join(fields)!r}, which never comes")
+        raise _never(fields)
     return times
 
 
@@ -108,6 +117,22 @@ def invalid(field: str, wrong: str) -> InvalidRequest:
     return InvalidRequest(
         f"{field}: {wrong}", reason="SCHEDULE_INVALID", violations=[Violation(f"spec.{field}", wrong)]
     )
+
+
+def _never(fields: list[str]) -> InvalidRequest:
+    return invalid("cron", f"found {' '.join(fields)!r}, a day that never comes")
+
+
+def _wrong(field: Field, text: str) -> str | None:
+    """The part of a field that is none, None where all are."""
+    for part in text.split(","):
+        try:
+            if not _PART.fullmatch(part):
+                return part
+            field.parse(part.upper())
+        except (CronSimError, AssertionError, TypeError, ValueError):  # the latter are what it does not expect
+            return part
+    return None
 
 
 def _zone(name: str) -> ZoneInfo:
