@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from dataops.v1 import common_pb2, jobs_pb2
 from dataops_client.cli.failures import lines_of
-from dataops_client.errors import FailedPrecondition, JobFailed, NotFound, Violation
+from dataops_client.errors import FailedPrecondition, InvalidRequest, JobFailed, NotFound, Violation
 
 from tests.clients.fake_world import EXPORT_ID, IMPORT_ID, JOB_ID
 
@@ -85,6 +85,13 @@ def test_the_servers_words_become_the_commands(reason: str, message: str, said: 
 )
 def test_the_ids_and_the_next_step_are_named(error: JobFailed, said: str):
     assert list(lines_of(error))[-1] == said
+
+
+def test_what_the_message_says_is_not_said_again():
+    violations = (Violation("spec.cron", "found 6 fields, expected five"),)
+    refused = InvalidRequest("cron: found 6 fields, expected five", "SCHEDULE_INVALID", violations=violations)
+
+    assert list(lines_of(refused)) == ["SCHEDULE_INVALID: cron: found 6 fields, expected five"]
 
 
 def test_a_refused_call_is_one_line():

@@ -65,8 +65,8 @@ class DataOpsError(Exception):
         return type(self), values
 
     def __str__(self) -> str:
-        said = (f"{v.subject}: {v.description}" if v.subject else v.description for v in self.violations)
-        named = "; ".join(text for text in said if text != self.message)
+        new = (v for v in self.violations if v.description not in self.message)
+        named = "; ".join(f"{v.subject}: {v.description}" if v.subject else v.description for v in new)
         return f"{self.reason}: {self.message}" + (f" ({named})" if named else "")
 
 
