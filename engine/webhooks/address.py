@@ -52,14 +52,14 @@ def target_of(url: str) -> Target:
         parts = urlsplit(url)
         port = HTTPS_PORT if parts.port is None else parts.port
     except ValueError:
-        raise _invalid("found no host and port") from None
+        raise _invalid("found no host and port, expected https://host or https://host:port") from None
     if parts.scheme != "https":
-        raise _invalid("found another scheme, expected https")
+        raise _invalid(f"found {'http' if parts.scheme == 'http' else 'no https'}, expected https://host")
     if "@" in parts.netloc or "#" in url:
-        raise _invalid("found a user or a fragment, expected neither")
+        raise _invalid("found a user or a fragment, expected https://host with neither")
     host = parts.hostname or ""
     if not (_HOST.fullmatch(host) or _is_address(host)) or not 0 < port < 1 << 16:
-        raise _invalid("found no host and port")
+        raise _invalid("found no host and port, expected https://host or https://host:port")
     return Target(host, port, (parts.path or "/") + (f"?{parts.query}" if parts.query else ""))
 
 
@@ -75,7 +75,9 @@ def refuse_private(target: Target, private_hosts: frozenset[str]) -> None:
         InvalidRequest: WEBHOOK_URL_INVALID.
     """
     if _is_address(target.host) and target.host not in private_hosts and not is_public(target.host):
-        raise _invalid("found an address that is not public, expected one that is, or a host of webhook_private_hosts")
+        raise _invalid(
+            "found an address that is not public, expected one that is, or a host of DATAOPS_WEBHOOK_PRIVATE_HOSTS"
+        )
 
 
 def is_public(address: str) -> bool:

@@ -49,6 +49,11 @@ def test_a_url_that_is_none_of_ours_is_refused_and_not_repeated(url):
     assert "example" not in caught.value.message
 
 
+def test_a_url_without_tls_hears_what_is_expected():
+    with pytest.raises(InvalidRequest, match="url: found http, expected https://host"):
+        target_of("http://hooks.example.org/")
+
+
 @pytest.mark.parametrize(
     "address",
     [
@@ -71,7 +76,7 @@ def test_addresses_of_the_internet_at_large(address):
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "169.254.169.254", "[::ffff:10.0.0.1]"])
 def test_an_address_of_the_inside_is_refused_at_the_call_unless_it_is_named(host):
     target = target_of(f"https://{host}/")
-    with pytest.raises(InvalidRequest, match="WEBHOOK_URL_INVALID"):
+    with pytest.raises(InvalidRequest, match=r"WEBHOOK_URL_INVALID: .*DATAOPS_WEBHOOK_PRIVATE_HOSTS"):
         refuse_private(target, frozenset({"localhost"}))
     refuse_private(target, private_hosts_of(f"a.example, {host.strip('[]')}"))
 

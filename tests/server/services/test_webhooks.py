@@ -66,7 +66,7 @@ async def test_a_webhook_is_made_with_a_key_that_is_shown_once_and_kept_sealed(s
 async def test_what_cannot_be_is_refused_at_the_call(stub):
     invalid, states = grpc.StatusCode.INVALID_ARGUMENT, [jobs_pb2.JOB_STATE_RUNNING]
     for fields, code, reason in (
-        ({"url": "http://hooks.example.org/"}, invalid, "INVALID_REQUEST"),
+        ({"url": "http://hooks.example.org/"}, invalid, "WEBHOOK_URL_INVALID"),
         ({"url": "https://a:b@hooks.example.org/"}, invalid, "WEBHOOK_URL_INVALID"),
         ({"url": "https://127.0.0.1/"}, invalid, "WEBHOOK_URL_INVALID"),
         ({"job_states": states}, invalid, "OPTION_INVALID"),

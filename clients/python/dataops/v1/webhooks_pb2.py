@@ -28,7 +28,7 @@ from dataops.v1 import options_pb2 as dataops_dot_v1_dot_options__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x64\x61taops/v1/webhooks.proto\x12\ndataops.v1\x1a\x17\x64\x61taops/v1/common.proto\x1a\x15\x64\x61taops/v1/jobs.proto\x1a\x18\x64\x61taops/v1/options.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xec\x01\n\x07Webhook\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12&\n\tjob_kinds\x18\x03 \x03(\x0e\x32\x13.dataops.v1.JobKind\x12(\n\njob_states\x18\x04 \x03(\x0e\x32\x14.dataops.v1.JobState\x12\x13\n\x0bschedule_id\x18\x05 \x01(\t\x12)\n\ncreated_by\x18\x06 \x01(\x0b\x32\x15.dataops.v1.Principal\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8d\x02\n\x08\x44\x65livery\x12\x13\n\x0b\x64\x65livery_id\x18\x01 \x01(\t\x12\x12\n\nwebhook_id\x18\x02 \x01(\t\x12\x0e\n\x06job_id\x18\x03 \x01(\t\x12(\n\x05state\x18\x04 \x01(\x0e\x32\x19.dataops.v1.DeliveryState\x12\x10\n\x08\x61ttempts\x18\x05 \x01(\x05\x12\x13\n\x0blast_status\x18\x06 \x01(\x05\x12\x12\n\nlast_error\x18\x07 \x01(\t\x12.\n\ncreated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0fnext_attempt_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xf0\x01\n\x14\x43reateWebhookRequest\x12\x1c\n\nrequest_id\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x08\x01\x10\x01\x12\"\n\x03url\x18\x02 \x01(\tB\x15\x8a\xb5\x18\x11\x08\x01 \xd0\x0fJ\nhttps://.+\x12.\n\tjob_kinds\x18\x03 \x03(\x0e\x32\x13.dataops.v1.JobKindB\x06\x8a\xb5\x18\x02@\x14\x12\x30\n\njob_states\x18\x04 \x03(\x0e\x32\x14.dataops.v1.JobStateB\x06\x8a\xb5\x18\x02@\n\x12\x1b\n\x0bschedule_id\x18\x05 \x01(\tB\x06\x8a\xb5\x18\x02\x10\x01\x12\x17\n\x06reason\x18\x06 \x01(\tB\x07\x8a\xb5\x18\x03 \xf4\x03\"R\n\x15\x43reateWebhookResponse\x12$\n\x07webhook\x18\x01 \x01(\x0b\x32\x13.dataops.v1.Webhook\x12\x13\n\x0bsigning_key\x18\x02 \x01(\x0c\"P\n\x13ListWebhooksRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\x8a\xb5\x18\x05(\x00\x30\xe8\x07\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\x8a\xb5\x18\x03 \x80\x10\"V\n\x14ListWebhooksResponse\x12%\n\x08webhooks\x18\x01 \x03(\x0b\x32\x13.dataops.v1.Webhook\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"M\n\x14\x44\x65leteWebhookRequest\x12\x1c\n\nwebhook_id\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x08\x01\x10\x01\x12\x17\n\x06reason\x18\x02 \x01(\tB\x07\x8a\xb5\x18\x03 \xf4\x03\"\x17\n\x15\x44\x65leteWebhookResponse\"\xa1\x01\n\x15ListDeliveriesRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\x8a\xb5\x18\x05(\x00\x30\xe8\x07\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\x8a\xb5\x18\x03 \x80\x10\x12\x1a\n\nwebhook_id\x18\x03 \x01(\tB\x06\x8a\xb5\x18\x02\x10\x01\x12\x31\n\x06states\x18\x04 \x03(\x0e\x32\x19.dataops.v1.DeliveryStateB\x06\x8a\xb5\x18\x02@\n\"[\n\x16ListDeliveriesResponse\x12(\n\ndeliveries\x18\x01 \x03(\x0b\x32\x14.dataops.v1.Delivery\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\x84\x01\n\rDeliveryState\x12\x1e\n\x1a\x44\x45LIVERY_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45LIVERY_STATE_PENDING\x10\x01\x12\x1c\n\x18\x44\x45LIVERY_STATE_DELIVERED\x10\x02\x12\x19\n\x15\x44\x45LIVERY_STATE_FAILED\x10\x03\x32\xc8\x03\n\x0eWebhookService\x12m\n\rCreateWebhook\x12 .dataops.v1.CreateWebhookRequest\x1a!.dataops.v1.CreateWebhookResponse\"\x17\x8a\xb5\x18\x0fwebhooks.change\x90\xb5\x18\x04\x12h\n\x0cListWebhooks\x12\x1f.dataops.v1.ListWebhooksRequest\x1a .dataops.v1.ListWebhooksResponse\"\x15\x8a\xb5\x18\rwebhooks.read\x90\xb5\x18\x01\x12m\n\rDeleteWebhook\x12 .dataops.v1.DeleteWebhookRequest\x1a!.dataops.v1.DeleteWebhookResponse\"\x17\x8a\xb5\x18\x0fwebhooks.change\x90\xb5\x18\x04\x12n\n\x0eListDeliveries\x12!.dataops.v1.ListDeliveriesRequest\x1a\".dataops.v1.ListDeliveriesResponse\"\x15\x8a\xb5\x18\rwebhooks.read\x90\xb5\x18\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x64\x61taops/v1/webhooks.proto\x12\ndataops.v1\x1a\x17\x64\x61taops/v1/common.proto\x1a\x15\x64\x61taops/v1/jobs.proto\x1a\x18\x64\x61taops/v1/options.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xec\x01\n\x07Webhook\x12\x12\n\nwebhook_id\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12&\n\tjob_kinds\x18\x03 \x03(\x0e\x32\x13.dataops.v1.JobKind\x12(\n\njob_states\x18\x04 \x03(\x0e\x32\x14.dataops.v1.JobState\x12\x13\n\x0bschedule_id\x18\x05 \x01(\t\x12)\n\ncreated_by\x18\x06 \x01(\x0b\x32\x15.dataops.v1.Principal\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8d\x02\n\x08\x44\x65livery\x12\x13\n\x0b\x64\x65livery_id\x18\x01 \x01(\t\x12\x12\n\nwebhook_id\x18\x02 \x01(\t\x12\x0e\n\x06job_id\x18\x03 \x01(\t\x12(\n\x05state\x18\x04 \x01(\x0e\x32\x19.dataops.v1.DeliveryState\x12\x10\n\x08\x61ttempts\x18\x05 \x01(\x05\x12\x13\n\x0blast_status\x18\x06 \x01(\x05\x12\x12\n\nlast_error\x18\x07 \x01(\t\x12.\n\ncreated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0fnext_attempt_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe4\x01\n\x14\x43reateWebhookRequest\x12\x1c\n\nrequest_id\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x08\x01\x10\x01\x12\x16\n\x03url\x18\x02 \x01(\tB\t\x8a\xb5\x18\x05\x08\x01 \xd0\x0f\x12.\n\tjob_kinds\x18\x03 \x03(\x0e\x32\x13.dataops.v1.JobKindB\x06\x8a\xb5\x18\x02@\x14\x12\x30\n\njob_states\x18\x04 \x03(\x0e\x32\x14.dataops.v1.JobStateB\x06\x8a\xb5\x18\x02@\n\x12\x1b\n\x0bschedule_id\x18\x05 \x01(\tB\x06\x8a\xb5\x18\x02\x10\x01\x12\x17\n\x06reason\x18\x06 \x01(\tB\x07\x8a\xb5\x18\x03 \xf4\x03\"R\n\x15\x43reateWebhookResponse\x12$\n\x07webhook\x18\x01 \x01(\x0b\x32\x13.dataops.v1.Webhook\x12\x13\n\x0bsigning_key\x18\x02 \x01(\x0c\"P\n\x13ListWebhooksRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\x8a\xb5\x18\x05(\x00\x30\xe8\x07\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\x8a\xb5\x18\x03 \x80\x10\"V\n\x14ListWebhooksResponse\x12%\n\x08webhooks\x18\x01 \x03(\x0b\x32\x13.dataops.v1.Webhook\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"M\n\x14\x44\x65leteWebhookRequest\x12\x1c\n\nwebhook_id\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x08\x01\x10\x01\x12\x17\n\x06reason\x18\x02 \x01(\tB\x07\x8a\xb5\x18\x03 \xf4\x03\"\x17\n\x15\x44\x65leteWebhookResponse\"\xa1\x01\n\x15ListDeliveriesRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\x8a\xb5\x18\x05(\x00\x30\xe8\x07\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\x8a\xb5\x18\x03 \x80\x10\x12\x1a\n\nwebhook_id\x18\x03 \x01(\tB\x06\x8a\xb5\x18\x02\x10\x01\x12\x31\n\x06states\x18\x04 \x03(\x0e\x32\x19.dataops.v1.DeliveryStateB\x06\x8a\xb5\x18\x02@\n\"[\n\x16ListDeliveriesResponse\x12(\n\ndeliveries\x18\x01 \x03(\x0b\x32\x14.dataops.v1.Delivery\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\x84\x01\n\rDeliveryState\x12\x1e\n\x1a\x44\x45LIVERY_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45LIVERY_STATE_PENDING\x10\x01\x12\x1c\n\x18\x44\x45LIVERY_STATE_DELIVERED\x10\x02\x12\x19\n\x15\x44\x45LIVERY_STATE_FAILED\x10\x03\x32\xc8\x03\n\x0eWebhookService\x12m\n\rCreateWebhook\x12 .dataops.v1.CreateWebhookRequest\x1a!.dataops.v1.CreateWebhookResponse\"\x17\x8a\xb5\x18\x0fwebhooks.change\x90\xb5\x18\x04\x12h\n\x0cListWebhooks\x12\x1f.dataops.v1.ListWebhooksRequest\x1a .dataops.v1.ListWebhooksResponse\"\x15\x8a\xb5\x18\rwebhooks.read\x90\xb5\x18\x01\x12m\n\rDeleteWebhook\x12 .dataops.v1.DeleteWebhookRequest\x1a!.dataops.v1.DeleteWebhookResponse\"\x17\x8a\xb5\x18\x0fwebhooks.change\x90\xb5\x18\x04\x12n\n\x0eListDeliveries\x12!.dataops.v1.ListDeliveriesRequest\x1a\".dataops.v1.ListDeliveriesResponse\"\x15\x8a\xb5\x18\rwebhooks.read\x90\xb5\x18\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,7 +38,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEWEBHOOKREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_CREATEWEBHOOKREQUEST'].fields_by_name['request_id']._serialized_options = b'\212\265\030\004\010\001\020\001'
   _globals['_CREATEWEBHOOKREQUEST'].fields_by_name['url']._loaded_options = None
-  _globals['_CREATEWEBHOOKREQUEST'].fields_by_name['url']._serialized_options = b'\212\265\030\021\010\001 \320\017J\nhttps://.+'
+  _globals['_CREATEWEBHOOKREQUEST'].fields_by_name['url']._serialized_options = b'\212\265\030\005\010\001 \320\017'
   _globals['_CREATEWEBHOOKREQUEST'].fields_by_name['job_kinds']._loaded_options = None
   _globals['_CREATEWEBHOOKREQUEST'].fields_by_name['job_kinds']._serialized_options = b'\212\265\030\002@\024'
   _globals['_CREATEWEBHOOKREQUEST'].fields_by_name['job_states']._loaded_options = None
@@ -71,28 +71,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WEBHOOKSERVICE'].methods_by_name['DeleteWebhook']._serialized_options = b'\212\265\030\017webhooks.change\220\265\030\004'
   _globals['_WEBHOOKSERVICE'].methods_by_name['ListDeliveries']._loaded_options = None
   _globals['_WEBHOOKSERVICE'].methods_by_name['ListDeliveries']._serialized_options = b'\212\265\030\rwebhooks.read\220\265\030\001'
-  _globals['_DELIVERYSTATE']._serialized_start=1518
-  _globals['_DELIVERYSTATE']._serialized_end=1650
+  _globals['_DELIVERYSTATE']._serialized_start=1506
+  _globals['_DELIVERYSTATE']._serialized_end=1638
   _globals['_WEBHOOK']._serialized_start=149
   _globals['_WEBHOOK']._serialized_end=385
   _globals['_DELIVERY']._serialized_start=388
   _globals['_DELIVERY']._serialized_end=657
   _globals['_CREATEWEBHOOKREQUEST']._serialized_start=660
-  _globals['_CREATEWEBHOOKREQUEST']._serialized_end=900
-  _globals['_CREATEWEBHOOKRESPONSE']._serialized_start=902
-  _globals['_CREATEWEBHOOKRESPONSE']._serialized_end=984
-  _globals['_LISTWEBHOOKSREQUEST']._serialized_start=986
-  _globals['_LISTWEBHOOKSREQUEST']._serialized_end=1066
-  _globals['_LISTWEBHOOKSRESPONSE']._serialized_start=1068
-  _globals['_LISTWEBHOOKSRESPONSE']._serialized_end=1154
-  _globals['_DELETEWEBHOOKREQUEST']._serialized_start=1156
-  _globals['_DELETEWEBHOOKREQUEST']._serialized_end=1233
-  _globals['_DELETEWEBHOOKRESPONSE']._serialized_start=1235
-  _globals['_DELETEWEBHOOKRESPONSE']._serialized_end=1258
-  _globals['_LISTDELIVERIESREQUEST']._serialized_start=1261
-  _globals['_LISTDELIVERIESREQUEST']._serialized_end=1422
-  _globals['_LISTDELIVERIESRESPONSE']._serialized_start=1424
-  _globals['_LISTDELIVERIESRESPONSE']._serialized_end=1515
-  _globals['_WEBHOOKSERVICE']._serialized_start=1653
-  _globals['_WEBHOOKSERVICE']._serialized_end=2109
+  _globals['_CREATEWEBHOOKREQUEST']._serialized_end=888
+  _globals['_CREATEWEBHOOKRESPONSE']._serialized_start=890
+  _globals['_CREATEWEBHOOKRESPONSE']._serialized_end=972
+  _globals['_LISTWEBHOOKSREQUEST']._serialized_start=974
+  _globals['_LISTWEBHOOKSREQUEST']._serialized_end=1054
+  _globals['_LISTWEBHOOKSRESPONSE']._serialized_start=1056
+  _globals['_LISTWEBHOOKSRESPONSE']._serialized_end=1142
+  _globals['_DELETEWEBHOOKREQUEST']._serialized_start=1144
+  _globals['_DELETEWEBHOOKREQUEST']._serialized_end=1221
+  _globals['_DELETEWEBHOOKRESPONSE']._serialized_start=1223
+  _globals['_DELETEWEBHOOKRESPONSE']._serialized_end=1246
+  _globals['_LISTDELIVERIESREQUEST']._serialized_start=1249
+  _globals['_LISTDELIVERIESREQUEST']._serialized_end=1410
+  _globals['_LISTDELIVERIESRESPONSE']._serialized_start=1412
+  _globals['_LISTDELIVERIESRESPONSE']._serialized_end=1503
+  _globals['_WEBHOOKSERVICE']._serialized_start=1641
+  _globals['_WEBHOOKSERVICE']._serialized_end=2097
 # @@protoc_insertion_point(module_scope)
