@@ -106,7 +106,10 @@ class Settings(BaseModel):
     )
     restore_plan_seconds: float = Field(900, gt=0, description="A restore's plan and its phrase expire after this.")
     approval_deletes: int | None = Field(
-        None, ge=0, description="An import that deletes more rows must be approved by another person; unset: none must."
+        None,
+        ge=0,
+        description="An import that deletes more rows must be approved by another person, who may `imports.approve`; "
+        "rows that foreign keys delete or change count. Unset: none must.",
     )
     restore_needs_approval: bool = Field(False, description="Whether another person must approve a restore.")
     max_import_errors: int = Field(1_000_000, ge=1, description="Row errors one plan keeps; more fail it.")
