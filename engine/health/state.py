@@ -52,7 +52,7 @@ QUERY = text(f"""SELECT
     {FAILED_RUNS} AS failed_runs,
     (SELECT count(*) FROM dataops.webhook_deliveries WHERE state = 'PENDING') AS deliveries_pending,
     (SELECT count(*) FROM dataops.webhook_deliveries WHERE state = 'FAILED'
-        AND last_error <> 'WEBHOOK_DELETED' AND created_at > :now - interval '1 day') AS deliveries_failed,
+        AND last_error <> 'WEBHOOK_DELETED' AND ended_at > :now - interval '1 day') AS deliveries_failed,
     (SELECT min(created_at) FROM dataops.webhook_deliveries WHERE state = 'PENDING') AS delivery_waits_since,
     (SELECT coalesce(jsonb_object_agg(kind, bytes), '{{}}') FROM (
         SELECT kind, sum(size) AS bytes FROM dataops.artifacts WHERE state <> 'DELETING' GROUP BY kind) kept)

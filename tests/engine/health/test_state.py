@@ -110,18 +110,20 @@ def test_jobs_are_counted_and_what_waits_behind_another_is_not_waiting_for_a_wor
 
 
 def test_messages_and_bytes_are_counted(world: World, rows: Rows) -> None:
-    """What was owed to a webhook that somebody deleted is given up, and nobody needs to be called for it."""
+    """What was owed to a webhook that somebody deleted is given up, and nobody needs to be called for it. A message is
+    given up 31 hours after it was made."""
     hook = WebhookRow(
         id=new_id(), url="https://x", key_id="k", signing_key=b"s", principal_id=NOBODY, created_at=rows.before(99)
     )
     made = [("PENDING", 5, ""), ("PENDING", 1, "TIMEOUT"), ("DELIVERED", 1, "")]
-    made += [("FAILED", 2, "STATUS"), ("FAILED", 50, "STATUS"), ("FAILED", 2, "WEBHOOK_DELETED")]
+    made += [("FAILED", 33, "STATUS"), ("FAILED", 83, "STATUS"), ("FAILED", 2, "WEBHOOK_DELETED")]
     with world.resources.db.transaction() as session:
         session.add(hook)
         session.flush()
         for word, ago, error in made:
             row = WebhookDeliveryRow(id=new_id(), webhook_id=hook.id, job_id=NOBODY, body=b"{}", state=word)
             row.created_at, row.last_error = rows.before(ago), error
+            row.ended_at = None if word == "PENDING" else rows.before(max(ago - 31, 0))
             session.add(row)
         for kind, size in (("EXPORT", 70), ("EXPORT", 30), ("REPORT", 5)):
             artifact = ArtifactRow(
