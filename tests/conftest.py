@@ -1,10 +1,15 @@
 """Fixtures of the whole suite; the servers' are in fix_stack."""
 
+import logging
 import os
+import sys
 import tempfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+import pytest
 
 # grpc reads it once, when it is first imported; a server of ours in this process refuses to start without it.
 os.environ["GRPC_SSL_CIPHER_SUITES"] = "ECDHE-PSK-AES256-CBC-SHA"
@@ -35,3 +40,14 @@ pytest_plugins = ["tests.fix_stack", "tests.fix_jobs", "tests.fix_workers", "tes
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("fuzz", parent=settings.get_profile("default"), max_examples=5_000)
 settings.load_profile("default")
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_before() -> Iterator[None]:
+    """A command that a test runs in this process sends the process's log to the stream that stands for its standard
+    error. It is closed after the test, and whatever is logged later would be told as an error of logging."""
+    root = logging.getLogger()
+    handlers, level, hooks = root.handlers[:], root.level, (sys.excepthook, threading.excepthook)
+    yield
+    root.handlers[:], (sys.excepthook, threading.excepthook) = handlers, hooks
+    root.setLevel(level)

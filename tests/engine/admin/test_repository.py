@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import stat
 import threading
@@ -43,15 +42,6 @@ THINGS = (
     "CREATE TABLE public.children (id int PRIMARY KEY, parent int REFERENCES public.things);"
     "CREATE VIEW public.seen AS SELECT 1"
 )
-
-
-@pytest.fixture(autouse=True)
-def _logging() -> Iterator[None]:
-    root = logging.getLogger()
-    before, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = before
-    root.setLevel(level)
 
 
 def run(*arguments: str) -> Result:
