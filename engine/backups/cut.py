@@ -4,7 +4,6 @@ section 6, with the proof."""
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -38,9 +37,10 @@ PLAIN = frozenset(_PLAIN.split())
 
 @dataclass(frozen=True)
 class Seen:
-    """Of one snapshot: its cut, and where WAL stood soon after it was taken."""
+    """Of one snapshot: its cut, the first id that it sees nothing of, and where WAL stood soon after it was taken."""
 
     cut: Cut
+    xmax: int
     lsn: str
 
 
@@ -58,17 +58,19 @@ def seen(connection: Connection) -> Seen | None:
     may = sql.SQL("SELECT bool_and(has_function_privilege('pg_catalog.' || f, 'EXECUTE')) FROM unnest({}::text[]) f")
     if not one_row(connection, may.format(sql.Literal(list(_ASKED))))[0]:
         return None
-    xmin, lsn, timeline, database, started = one_row(
+    xmin, xmax, lsn, timeline, database, started = one_row(
         connection,
         sql.SQL(
-            "SELECT pg_snapshot_xmin(pg_current_snapshot())::text,"
+            "SELECT pg_snapshot_xmin(pg_current_snapshot())::text, pg_snapshot_xmax(pg_current_snapshot())::text,"
             " CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn()::text END,"
             " CASE WHEN NOT pg_is_in_recovery() THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END,"
             " (SELECT oid::bigint FROM pg_database WHERE datname = current_database()),"
             " (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint"
         ).format(),
     )
-    return None if lsn is None else Seen(Cut(int(xmin), int(timeline, 16), int(database), int(started)), lsn)
+    if lsn is None:
+        return None
+    return Seen(Cut(int(xmin), int(timeline, 16), int(database), int(started)), int(xmax), lsn)
 
 
 def durable(work: Work, connection: Connection, found: Seen | None) -> Cut | None:
@@ -105,14 +107,11 @@ class Since:
     xmax: int
 
 
-def since(connection: Connection, parent: Cut | None) -> Since | None:
-    """A visible row of an earlier transaction is in the parent; None where that cannot be concluded. In the moment, or
-    when the locks that keep others from writing are held."""
-    now = seen(connection)
+def since(now: Seen | None, parent: Cut | None) -> Since | None:
+    """A row of an earlier transaction that is visible now is in the parent; None where that cannot be concluded."""
     if parent is None or now is None or replace(now.cut, xmin=parent.xmin) != parent:
         return None
-    (xmax,) = one_row(connection, sql.SQL("SELECT pg_snapshot_xmax(pg_current_snapshot())::text").format())
-    return Since(parent.xmin, int(xmax)) if 0 <= int(xmax) - parent.xmin < MOST_TRANSACTIONS else None
+    return Since(parent.xmin, now.xmax) if 0 <= now.xmax - parent.xmin < MOST_TRANSACTIONS else None
 
 
 def candidate(found: Since) -> sql.Composed:
@@ -154,9 +153,3 @@ def heaps_of(connection: Connection, entity: Entity) -> tuple[tuple[int, ...], .
 
 def _plain(field: Field) -> bool:
     return bool(field.labels) or field.base.removeprefix("_") in PLAIN
-
-
-def plain_key(entity: Entity) -> Sequence[int]:
-    """Places of the key's columns in a line; empty where a line does not tell the key."""
-    names = [field.column for field in entity.stored]
-    return [names.index(column) for column in entity.key] if set(entity.key) <= set(names) else []

@@ -13,20 +13,20 @@ import psycopg
 from psycopg import sql
 
 from engine.backups.archive import Archive
-from engine.backups.cut import candidate, heaps_of, plain_key, since
+from engine.backups.cut import Seen, candidate, heaps_of, since
 from engine.backups.known import Known, passes_for
 from engine.backups.lines import encoded_positions, numbered_lines
 from engine.backups.manifest import BackedEntity, Delta, Proof, columns_of
-from engine.backups.rows import count_stored, counted, lines_of
+from engine.backups.rows import Sums, count_stored, counted, key_places, lines_of
 from engine.backups.segments import SegmentWriter
+from engine.backups.staging import make_table
 from engine.backups.work import Work
 from engine.catalog import Entity
 from engine.db.copy import CopyOut, write_copy
 from engine.db.platform import Connection, one_row
 from engine.errors import DataLoss
 from engine.imports.refusals import is_refusal
-from engine.imports.sqltext import Temp, creation
-from engine.imports.temporary import temp_tables
+from engine.imports.sqltext import Temp
 
 MOST_CANDIDATES = 50_000
 """They are held in memory while the parent's rows pass by; more, or a tenth of all, are compared by content."""
@@ -45,60 +45,67 @@ class NoIncrement(Exception):
 
 
 @dataclass
-class _Sums:
-    """Of some rows: how many, their bytes as COPY text, and the sum of their fingerprints."""
-
-    rows: int = 0
-    bytes: int = 0
-    fingerprint: int = 0
-
-
-@dataclass
-class _Change:
+class Change:
     """What was found of one entity."""
 
     proof: Proof
-    added: _Sums = field(default_factory=_Sums)
-    gone: _Sums = field(default_factory=_Sums)
+    now: Sums
+    """All its rows."""
+    added: Sums = field(default_factory=Sums)
+    gone: Sums = field(default_factory=Sums)
     sha256: str = NOTHING
+    """Of its own stream."""
     gone_sha256: str = NOTHING
+
+    @property
+    def delta(self) -> Delta:
+        return Delta(self.added.rows, self.gone.rows, self.gone_sha256, self.proof.value)
 
 
 class Comparing:
     """Compares entities in one moment with a parent. The connection is in the moment; the change goes to the writer."""
 
     def __init__(
-        self, work: Work, connection: Connection, parent: Archive, writer: SegmentWriter, *, by_content: bool
+        self,
+        work: Work,
+        connection: Connection,
+        parent: Archive,
+        writer: SegmentWriter,
+        now: Seen | None,
+        *,
+        quick: bool = False,
     ) -> None:
+        """Args:
+        now: what was seen of the moment; without it nothing is concluded from candidates.
+        quick: nothing is compared by content, which takes longer than a full backup where something changed.
+        """
         self._work = work
         self._connection = connection
         self._parent = parent
         self._writer = writer
         self._seed = parent.manifest.seed
-        self._since = None if by_content else since(connection, parent.manifest.cut)
+        self._since = since(now, parent.manifest.cut)
+        self._quick = quick
 
-    def delta(self, entity: Entity, number: int) -> tuple[Delta, int, int, int, str]:
+    def changed(self, entity: Entity, number: int) -> Change:
         """What has changed, written as the entity's streams.
 
-        Returns: the delta; rows, bytes and fingerprint of the entity now; the SHA-256 of its own stream.
-
         Raises:
-            NoIncrement: the sums do not agree, or a column's type is locked; DataLoss: what reading the parent raises.
+            NoIncrement: the sums do not agree, a column's type is locked, or it would not be quick; DataLoss: what reading the parent raises.
             PlatformNotPrepared: PLATFORM_NOT_PREPARED where rows changed and no temp table can be made.
         """
         before = parent_of(self._parent, entity)
-        found = self._by_candidates(entity, before, number)
-        if found is None:
-            found = self._by_content(entity, before, number)
-        change, rows, total = found
-        delta = Delta(change.added.rows, change.gone.rows, change.gone_sha256, change.proof.value)
-        if before.rows - delta.gone + delta.rows != rows or _sum_of(before, change) != total:
+        change = self._by_candidates(entity, before, number)
+        if change is None and self._quick:
+            raise NoIncrement(f"{entity.name}: candidates do not tell what has changed")
+        change = change or self._by_content(entity, before, number)
+        if _after(before, change) != change.now:
             raise NoIncrement(f"{entity.name}: what was found to have changed does not add up")
-        return delta, rows, before.bytes - change.gone.bytes + change.added.bytes, total, change.sha256
+        return change
 
     # --- by candidates
 
-    def _by_candidates(self, entity: Entity, before: BackedEntity, number: int) -> tuple[_Change, int, int] | None:
+    def _by_candidates(self, entity: Entity, before: BackedEntity, number: int) -> Change | None:
         """None where nothing can be concluded from them."""
         if self._since is None or not before.heaps or heaps_of(self._connection, entity) != before.heaps:
             return None
@@ -107,10 +114,10 @@ class Comparing:
             self._connection,
             sql.SQL("SELECT count(*), count(*) FILTER (WHERE {}) FROM {} r").format(condition, entity.relation),
         )
-        change = _Change(Proof.CANDIDATES)
+        change = Change(Proof.CANDIDATES, _sums_of(before))
         if not candidates:
-            return (change, rows, before.fingerprint) if rows == before.rows else None
-        key = plain_key(entity)
+            return change if rows == before.rows else None
+        key = key_places(entity)
         if not key or candidates > min(MOST_CANDIDATES, before.rows // 10 + 100):
             return None
         of_line = _key_reader(key)
@@ -118,7 +125,7 @@ class Comparing:
         if wanted is None:
             return None
         gone, replaced = array("q"), 0
-        with self._sums(entity) as sums:
+        with _Summing(self._work, entity, self._seed) as sums:
             for at, lines in self._lines_of(before):
                 for place, line in enumerate(lines):
                     now = wanted.get(of_line(line))
@@ -132,10 +139,10 @@ class Comparing:
                         sums.gone([line])
             if rows - candidates + replaced != before.rows:
                 return None
-            change.sha256 = self._write_added(number, [list(wanted.values())], sums.added)
-            change.gone_sha256 = self._write_gone(number, gone)
-            change.added, change.gone = sums.sums()
-        return change, rows, _sum_of(before, change)
+            self._write(change, number, [list(wanted.values())], gone, sums)
+        change.now = _after(before, change)
+        change.now.rows = rows  # counted, and compared with the sum
+        return change
 
     def _candidates(
         self, entity: Entity, condition: sql.Composed, of_line: Callable[[bytes], object]
@@ -151,20 +158,18 @@ class Comparing:
 
     # --- by content
 
-    def _by_content(self, entity: Entity, before: BackedEntity, number: int) -> tuple[_Change, int, int]:
+    def _by_content(self, entity: Entity, before: BackedEntity, number: int) -> Change:
         rows, total = count_stored(self._connection, entity, self._seed)
-        change = _Change(Proof.CONTENT)
-        if (rows, total) == (before.rows, before.fingerprint):
-            return change, rows, total
+        change = Change(Proof.CONTENT, Sums(rows, before.bytes, total))
+        if change.now == _sums_of(before):
+            return change
         gone = array("q")
-        with self._sums(entity) as sums:
-            added = self._added(entity, before, rows, gone, sums.gone)
-            change.sha256 = self._write_added(number, added, sums.added)
-            change.gone_sha256 = self._write_gone(number, gone)
-            change.added, change.gone = sums.sums()
+        with _Summing(self._work, entity, self._seed) as sums:
+            self._write(change, number, self._added(entity, before, rows, gone, sums.gone), gone, sums)
         if not rows:
-            change.gone = _Sums(before.rows, before.bytes, before.fingerprint)
-        return change, rows, total
+            change.gone = _sums_of(before)
+        change.now.bytes = _after(before, change).bytes  # the server counts no bytes of text
+        return change
 
     def _added(
         self,
@@ -199,22 +204,20 @@ class Comparing:
     def _lines_of(self, before: BackedEntity) -> Iterator[tuple[int, list[bytes]]]:
         return numbered_lines(self._parent.rows(before, self._work.check))
 
-    def _write_added(self, number: int, added: Iterable[list[bytes]], count: Callable[[Sequence[bytes]], None]) -> str:
+    def _write(
+        self, change: Change, number: int, added: Iterable[list[bytes]], gone: array[int], sums: _Summing
+    ) -> None:
+        """The two streams; `gone` is complete when `added` is."""
         stream = self._writer.stream(str(number))
         for lines in added:
-            if lines:
-                stream.write(b"".join(lines))
-                count(lines)
-        return stream.end()
-
-    def _write_gone(self, number: int, gone: Iterable[int]) -> str:
+            stream.write(b"".join(lines))
+            sums.added(lines)
+        change.sha256 = stream.end()
         stream = self._writer.stream(f"{number}.gone")
         for line in encoded_positions(gone):
             stream.write(line)
-        return stream.end()
-
-    def _sums(self, entity: Entity) -> _Summing:
-        return _Summing(self._work, entity, self._seed)
+        change.gone_sha256 = stream.end()
+        change.added, change.gone = sums.sums()
 
 
 class _Summing:
@@ -239,7 +242,7 @@ class _Summing:
     def gone(self, lines: Sequence[bytes]) -> None:
         self._put(self._sides[1], lines)
 
-    def sums(self) -> tuple[_Sums, _Sums]:
+    def sums(self) -> tuple[Sums, Sums]:
         """Of the added rows and of the gone ones.
 
         Raises:
@@ -283,14 +286,9 @@ class _Summing:
     def _open(self) -> Connection:
         if self._connection is None:
             self._connection = self._stack.enter_context(self._work.platform("backup, proving", autocommit=True))
-            columns = [
-                sql.SQL("{} {}").format(sql.Identifier(c.name), sql.SQL(c.storage_type))
-                for c in columns_of(self._entity)
-            ]
             try:
-                with temp_tables(self._connection):
-                    for side in self._sides:
-                        self._connection.execute(creation(side.table, columns))
+                for side in self._sides:
+                    make_table(self._connection, side.table, columns_of(self._entity))
             except psycopg.errors.LockNotAvailable:  # a type is a table's own, which a restore has locked
                 raise NoIncrement(f"{self._entity.name}: a type of it cannot be looked at now") from None
         return self._connection
@@ -302,7 +300,7 @@ class _Side:
 
     table: Temp
     waiting: bytearray = field(default_factory=bytearray)
-    found: _Sums = field(default_factory=_Sums)
+    found: Sums = field(default_factory=Sums)
     unread: bool = False
 
 
@@ -320,8 +318,18 @@ def parent_of(parent: Archive, entity: Entity) -> BackedEntity:
     return before
 
 
-def _sum_of(before: BackedEntity, change: _Change) -> int:
-    return before.fingerprint - change.gone.fingerprint + change.added.fingerprint
+def _sums_of(before: BackedEntity) -> Sums:
+    return Sums(before.rows, before.bytes, before.fingerprint)
+
+
+def _after(before: BackedEntity, change: Change) -> Sums:
+    """What the entity must be after the change: the parent's sums, without those of the gone and with the added."""
+    gone, added = change.gone, change.added
+    return Sums(
+        before.rows - gone.rows + added.rows,
+        before.bytes - gone.bytes + added.bytes,
+        before.fingerprint - gone.fingerprint + added.fingerprint,
+    )
 
 
 def _key_reader(places: Sequence[int]) -> Callable[[bytes], object]:

@@ -9,16 +9,16 @@ from engine.errors import DataLoss
 
 def whole_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
     """The same bytes, each block ending with a line's end; as COPY ends every row with one, nothing is left over."""
-    rest = b""
+    begun: list[bytes] = []  # a row of 1 GB comes in 128 blocks
     for block in blocks:
         end = block.rfind(b"\n") + 1
-        if not end:
-            rest += block
-            continue
-        yield rest + block[:end] if rest else block[:end]
-        rest = block[end:]
-    if rest:
-        yield rest
+        if end:
+            yield b"".join([*begun, block[:end]])
+            begun, block = [], block[end:]
+        if block:
+            begun.append(block)
+    if begun:
+        yield b"".join(begun)
 
 
 def numbered_lines(blocks: Iterable[bytes]) -> Iterator[tuple[int, list[bytes]]]:

@@ -94,15 +94,22 @@ def take_recorded(run: JobRun, backup_id: uuid.UUID) -> Archive:
 
     Raises: as `take`.
     """
+    repository = run.resources.repository
     with run.resources.db.transaction() as session:
         run.require_hold(session)
         row = backup_of(session, backup_id, lock=True)
         stands = _parent_stands(session, row)
-    if (archive := _earlier(run, row.artifact_id, use=stands)) is not None:
-        return archive
+    if row.artifact_id is not None:
+        # published, and its worker died before the record was completed
+        if stands and repository.exists(row.artifact_id):
+            with suppress(DataLoss):  # nobody relies on it yet: one that is damaged is made again
+                archive = repository.open(row.artifact_id)
+                archive.require_present()
+                return archive
+        repository.delete(row.artifact_id)
     if row.backup_type == BackupType.INCREMENTAL:
         return _take_either(run, backup_id, next_link, partial(_take, run))
-    return _take(run, *_begin(run, backup_id, None))
+    return _take(run, *_begin(run, backup_id))
 
 
 def _parent_stands(session: Session, row: BackupRow) -> bool:
@@ -133,11 +140,12 @@ def _take_either(run: JobRun, backup_id: uuid.UUID, choose: Choose, taking: Taki
             run.require_hold(session)
             row = backup_of(session, backup_id, lock=True)
             link = choose(session, row.entity_types)
-            row.parent_id, row.chain_id = link.parent_id, link.chain_id  # from here on nobody deletes the parent
+            # from here on nobody deletes the parent
+            row.parent_id, row.chain_id, row.full_because = link.parent_id, link.chain_id, ""
         parent = resources.repository.open(link.artifact_id, link.manifest_sha256)
         parent.require_present(run.check)
-        asked, settings = _begin(run, backup_id, link)
-        return taking(asked, settings, parent, link.by_content(resources.settings.incremental_method))
+        by_content = link.by_content(resources.settings.incremental_method)
+        return taking(*_begin(run, backup_id), parent, by_content)
     except (NoIncrement, DataLoss, NotFound, FailedPrecondition) as error:
         if isinstance(error, FailedPrecondition) and error.reason not in FULL_INSTEAD:
             raise
@@ -147,36 +155,20 @@ def _take_either(run: JobRun, backup_id: uuid.UUID, choose: Choose, taking: Taki
     with resources.db.transaction() as session:
         run.require_hold(session)
         row = backup_of(session, backup_id, lock=True)
-        row.full_because, stray = why, row.artifact_id
-    _earlier(run, stray, use=False)
-    return taking(*_begin(run, backup_id, None), None, False)
+        row.parent_id, row.chain_id, row.full_because = None, row.id, why
+    if row.artifact_id is not None:
+        resources.repository.delete(row.artifact_id)
+    return taking(*_begin(run, backup_id), None, False)
 
 
-def _begin(run: JobRun, backup_id: uuid.UUID, link: Link | None) -> tuple[Asked, Sequence[bytes]]:
-    """A new artifact id on the record, whose place in a chain is as the link says."""
+def _begin(run: JobRun, backup_id: uuid.UUID) -> tuple[Asked, Sequence[bytes]]:
+    """A new artifact id on the record: what an attempt stored before is no part of this one."""
     with run.resources.db.transaction() as session:
         run.require_hold(session)
         row = backup_of(session, backup_id, lock=True)
         row.artifact_id = uuid.uuid4()
-        row.parent_id, row.chain_id = (None, row.id) if link is None else (link.parent_id, link.chain_id)
-        if link is not None:
-            row.full_because = ""
         caller = caller_of(session, row.principal_id, CallContext.from_record(row.context))
         return _asked(row, row.artifact_id, caller), read_settings(session)
-
-
-def _earlier(run: JobRun, artifact_id: uuid.UUID | None, *, use: bool = True) -> Archive | None:
-    """What an attempt left under this artifact id, if it is whole and may be used; else nothing of it stays."""
-    repository = run.resources.repository
-    if artifact_id is None:
-        return None
-    if use and repository.exists(artifact_id):  # published, and its worker died before the record was completed
-        with suppress(DataLoss):  # nobody relies on it yet: one that is damaged is made again
-            archive = repository.open(artifact_id)
-            archive.require_present()
-            return archive
-    repository.delete(artifact_id)
-    return None
 
 
 def _asked(row: BackupRow, artifact_id: uuid.UUID, caller: Caller) -> Asked:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from psycopg import sql
 
@@ -18,16 +19,31 @@ ROW = 20
 """Of a line: where the row itself begins, behind the fingerprint and a TAB."""
 
 
+@dataclass
+class Sums:
+    """Of some rows: how many, their bytes as COPY text, and the sum of their fingerprints."""
+
+    rows: int = 0
+    bytes: int = 0
+    fingerprint: int = 0
+
+
 def copy_of(entity: Entity, seed: int) -> sql.Composed:
     """Rows in key order, each behind its fingerprint: `int8send` gives it as bytes, whose text has a fixed length."""
     names = [field.column for field in entity.stored]
-    keyed = bool(entity.key) and set(entity.key) <= set(names)  # a generated column is not in the stream
     return sql.SQL("COPY (SELECT int8send({}), {} FROM {} t{}) TO STDOUT").format(
         whole_fingerprint("t", seed),
         listed("t", names),
         _of(entity.relation, names),
-        sql.SQL(" ORDER BY ") + listed("t", entity.key) if keyed else sql.SQL(""),
+        sql.SQL(" ORDER BY ") + listed("t", entity.key) if key_places(entity) else sql.SQL(""),
     )
+
+
+def key_places(entity: Entity) -> list[int]:
+    """Places of the key's columns in a line; empty without a key, and where a generated column, which is in no line, is
+    one of them."""
+    names = [field.column for field in entity.stored]
+    return [names.index(column) for column in entity.key] if set(entity.key) <= set(names) else []
 
 
 def lines_of(entity: Entity, condition: sql.Composable | None = None) -> sql.Composed:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 import psycopg
 from psycopg import sql
 
 from engine.backups.archive import Archive
-from engine.backups.manifest import BackedEntity
+from engine.backups.manifest import BackedEntity, Column
 from engine.backups.rows import counted
 from engine.backups.work import Work
 from engine.db.copy import write_copy
@@ -42,9 +42,7 @@ def stage(
     """
     _require_encoding(connection, archive)
     _require_types(connection, entity)
-    columns = [sql.SQL("{} {}").format(sql.Identifier(c.name), sql.SQL(c.storage_type)) for c in entity.columns]
-    with temp_tables(connection):
-        connection.execute(creation(table, columns))
+    make_table(connection, table, entity.columns)
     try:
         copied = _copy_in(work, connection, archive, entity, table, done)
     except psycopg.Error as error:
@@ -66,6 +64,17 @@ def stage(
             reason="BACKUP_DAMAGED",
             metadata={"entity": entity.entity},
         )
+
+
+def make_table(connection: Connection, table: Temp, columns: Iterable[Column]) -> None:
+    """An empty temp table of these columns and types.
+
+    Raises:
+        PlatformNotPrepared: PLATFORM_NOT_PREPARED.
+    """
+    typed = [sql.SQL("{} {}").format(sql.Identifier(c.name), sql.SQL(c.storage_type)) for c in columns]
+    with temp_tables(connection):
+        connection.execute(creation(table, typed))
 
 
 def _require_encoding(connection: Connection, archive: Archive) -> None:

@@ -20,10 +20,10 @@ from engine.backups.archive import Archive
 from engine.backups.covered import database_of, entities_of, not_covered, sequences_of
 from engine.backups.cut import Seen, durable, heaps_of, seen
 from engine.backups.increment import Comparing, NoIncrement
-from engine.backups.manifest import SETTINGS, BackedEntity, Cut, Manifest, Parent, columns_of, references_of
+from engine.backups.manifest import SETTINGS, BackedEntity, Cut, Delta, Manifest, Parent, columns_of, references_of
 from engine.backups.model import SAFETY, Asked, BackupType
 from engine.backups.repository import Repository
-from engine.backups.rows import PRINT, ROW, copy_of, count_stored, read_by_no_index
+from engine.backups.rows import PRINT, ROW, Sums, copy_of, count_stored, read_by_no_index
 from engine.backups.segments import SegmentWriter
 from engine.backups.work import Work
 from engine.catalog import Catalog, Entity
@@ -158,9 +158,9 @@ class _Taking:
             lock_shared(connection, entities)
             snapshot_at = self.clock()
             catalog = require_unchanged(read_catalog(connection), entities)
-            found = self._seen(connection)
+            now = seen(connection)
             read = self.under_locks(connection, catalog, entities, snapshot_at)
-            return replace(read, cut=durable(self.work, connection, found))
+            return replace(read, cut=self._cut(connection, now))
 
     def since(
         self,
@@ -173,7 +173,7 @@ class _Taking:
     ) -> _Read:
         """What has changed of each entity since the parent, in a transaction in which every statement sees the same
         rows."""
-        snapshot_at, found = self.clock(), self._seen(connection)
+        snapshot_at, now = self.clock(), seen(connection)
         database, lacking = database_of(connection), not_covered(connection, catalog)
         if parent.manifest.seed != self.seed:
             raise NoIncrement("the backup before has fingerprints of another seed")
@@ -184,16 +184,17 @@ class _Taking:
         read_by_no_index(connection)
         self.work.stage("BACKUP", rows=sum(entity.estimated_rows for entity in entities))
         with self.repository.writer(self.asked.artifact_id) as writer:
-            comparing = Comparing(self.work, connection, parent, writer, by_content=by_content)
+            quick = self.asked.trigger in SAFETY  # an import waits for it, or everybody
+            comparing = Comparing(self.work, connection, parent, writer, None if by_content else now, quick=quick)
             backed: list[BackedEntity] = []
             for number, entity in enumerate(entities):
-                delta, rows, size, total, sha256 = comparing.delta(entity, number)
-                backed.append(replace(self._backed(connection, entity, rows, size, sha256, total), delta=delta))
+                change = comparing.changed(entity, number)
+                backed.append(self._backed(connection, entity, change.now, change.sha256, change.delta))
                 self.work.progress(rows=sum(e.rows for e in backed))
             own = self._own(writer)
             writer.end()
         fault("backups.written")
-        return _Read(snapshot_at, database, lacking, backed, own, writer, durable(self.work, connection, found))
+        return _Read(snapshot_at, database, lacking, backed, own, writer, self._cut(connection, now))
 
     def under_locks(
         self,
@@ -229,7 +230,7 @@ class _Taking:
             lock_shared(connection, entities)
             snapshot_at = self.clock()
             catalog = require_unchanged(read_catalog(connection), entities)
-            found = self._seen(connection)
+            now = seen(connection)
             (snapshot,) = one_row(connection, sql.SQL("SELECT pg_export_snapshot()").format())
             database, lacking = database_of(connection), not_covered(connection, catalog)
             read_by_no_index(connection)
@@ -247,7 +248,7 @@ class _Taking:
                     raise
             fault("backups.written")
             _require_equal(backed, counts.result())
-            cut = durable(self.work, connection, found)
+            cut = self._cut(connection, now)
         return _Read(snapshot_at, database, lacking, backed, own, writer, cut)
 
     def publish(self, read: _Read, parent: Archive | None = None) -> Archive:
@@ -280,10 +281,10 @@ class _Taking:
         fault("backups.published")
         return archive
 
-    def _seen(self, connection: Connection) -> Seen | None:
+    def _cut(self, connection: Connection, now: Seen | None) -> Cut | None:
         """None for a leaf: nothing is ever concluded from its snapshot, and a restore's locks would be held while the
         flush is waited for."""
-        return None if self.asked.trigger in SAFETY else seen(connection)
+        return None if self.asked.trigger in SAFETY else durable(self.work, connection, now)
 
     def _streams(
         self,
@@ -324,16 +325,10 @@ class _Taking:
             self.work.progress(rows=done + rows)
         if copy.rows != rows:
             raise DataLoss(f"{entity.name}: found {rows} rows, the server sent {copy.rows}", reason="BACKUP_INCOMPLETE")
-        return self._backed(connection, entity, rows, stream.bytes, stream.end(), total)
+        return self._backed(connection, entity, Sums(rows, stream.bytes, total), stream.end())
 
     def _backed(
-        self,
-        connection: Connection,
-        entity: Entity,
-        rows: int,
-        size: int,
-        sha256: str,
-        total: int,
+        self, connection: Connection, entity: Entity, sums: Sums, sha256: str, delta: Delta | None = None
     ) -> BackedEntity:
         return BackedEntity(
             entity=entity.name,
@@ -342,13 +337,14 @@ class _Taking:
             columns=columns_of(entity),
             key=entity.key,
             schema_fingerprint=entity.definition,
-            rows=rows,
-            bytes=size,
+            rows=sums.rows,
+            bytes=sums.bytes,
             sha256=sha256,
-            fingerprint=total,
+            fingerprint=sums.fingerprint,
             sequences=tuple(sequences_of(connection, entity)),
             references=references_of(entity),
             heaps=() if self.asked.trigger in SAFETY else heaps_of(connection, entity),
+            delta=delta,
         )
 
     def _wait(self, counts: Future[Any]) -> None:

@@ -62,6 +62,17 @@ def test_where_a_backup_holds_the_entity_an_increment_of_it_is_enough(made: Call
     assert first.total_size_bytes == first.file_size_bytes + full.file_size_bytes
 
 
+def test_where_candidates_do_not_tell_what_changed_a_full_one_is_quicker(made: Callable[..., World]) -> None:
+    world = made(THINGS + "; INSERT INTO public.things VALUES (8, 'goes')")
+    back_up(world)
+    world.sql("DELETE FROM public.things WHERE id = 8")
+    world.load("things", FILE, import_type="UPSERT")
+
+    _, backup = records(world)
+    assert (backup.backup_type, backup.parent_id, backup.status) == ("FULL", None, "COMPLETED")
+    assert backup.full_because == "things: candidates do not tell what has changed"
+
+
 def test_rows_that_foreign_keys_will_change_are_in_it_too(made: Callable[..., World]) -> None:
     world = made(
         "CREATE TABLE public.parents (id int PRIMARY KEY); INSERT INTO public.parents VALUES (1), (2);"
