@@ -19,6 +19,7 @@ from engine.clock import utc_now
 from engine.crypto.keyring import KeyRing
 from engine.db.models import BackupRow
 from engine.db.platform import Connection, Platform
+from engine.errors import DataLoss, FailedPrecondition, NotFound
 from engine.storage import Storage
 from tests.suites.storage_faults import WrappedStorage
 from tests.world import World
@@ -27,6 +28,8 @@ NOW = utc_now()
 OLD, NEW = os.urandom(32), os.urandom(32)
 RING = KeyRing({"old": OLD}, "old")
 ROTATED = KeyRing({"new": NEW, "old": OLD}, "new")
+
+SMALL = {"parents": b"1\n2\n", "children": b"10\t1\n11\t2\n", "empty": b""}
 
 
 class Diary(WrappedStorage):
@@ -127,6 +130,16 @@ def read_all(archive: Archive) -> dict[str, bytes]:
     """Every stream, verified."""
     found = {entity.entity: b"".join(archive.rows(entity)) for entity in archive.manifest.entities}
     return found | {SETTINGS: b"".join(archive.settings())}
+
+
+def refused(repository: Repository, archive: Archive) -> str:
+    """Why the backup cannot be read, by whoever knows its checksum; empty when it can."""
+    try:
+        opened = repository.open(archive.manifest.artifact_id, archive.checksum)
+        read_all(opened)
+    except (DataLoss, NotFound, FailedPrecondition) as error:
+        return error.reason
+    return ""
 
 
 def names(storage: Storage, prefix: str = "") -> list[str]:

@@ -1,40 +1,28 @@
-"""Taking a backup: every row of one moment, of every kind of table, or no backup."""
+"""Taking a backup: every row, of every kind of table, and what stands in its manifest and its record."""
 
 from __future__ import annotations
 
-import threading
-import time
 import uuid
 from collections.abc import Callable
-from typing import Any
 
 import psycopg
 import pytest
-from psycopg import sql
 
-from engine.backups import rows
-from engine.backups import take as taking
 from engine.backups.model import BackupRequest
 from engine.backups.service import Backups
-from engine.catalog import moment
-from engine.db.models import BackupRow, JobRow
-from engine.errors import DataLoss, DataOpsError, FailedPrecondition, NotFound, Unavailable
-from engine.jobs.registry import handlers
-from engine.jobs.service import retry_job
-from tests.engine.backups.bench import Direct, copied, folders, names, read_all, sha256, take_directly
-from tests.engine.jobs.kit import wait_until
+from engine.db.models import BackupRow
+from engine.errors import FailedPrecondition, NotFound
+from tests.engine.backups.bench import Direct, copied, names, read_all, sha256, take_directly
 from tests.world import World
 
 Fresh = Callable[[str], World]
+
+pytestmark = pytest.mark.usefixtures("two_sessions")
 
 THINGS = (
     "CREATE TABLE public.things (id int PRIMARY KEY, note text);"
     "INSERT INTO public.things SELECT n, 'row ' || n FROM generate_series(1, 5000) n"
 )
-
-
-def storage_of(world: World):
-    return world.resources.repository._storage
 
 
 # --- what is in it
@@ -106,12 +94,6 @@ TABLES = {
         "SELECT * FROM public.t ORDER BY m, k",
     ),
 }
-
-
-@pytest.fixture(autouse=True)
-def _two_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small tables are read in one; here each case is that of large ones, unless it says otherwise."""
-    monkeypatch.setattr(taking, "APART_BYTES", 0)
 
 
 @pytest.mark.parametrize("case", TABLES)
@@ -193,199 +175,6 @@ def test_a_role_that_may_only_read_is_enough(fresh: Fresh) -> None:
     assert manifest.entities[0].sequences == (), "it may not look at the sequence, so nothing is said of it"
 
 
-# --- one moment
-
-
-def elsewhere(world: World, statement: str) -> threading.Thread:
-    """Another session's statement, on a thread: it may have to wait for the backup's locks."""
-    thread = threading.Thread(target=world.sql, args=[statement])
-    thread.start()
-    return thread
-
-
-def waiting(world: World, mode: str) -> Callable[[], bool]:
-    query = "SELECT count(*) FROM pg_locks WHERE mode = %s AND NOT granted AND relation IS NOT NULL"
-    return lambda: world.sql(query, mode)[0][0] > 0
-
-
-TWO = (
-    "CREATE TABLE public.a (id int PRIMARY KEY, v int); CREATE TABLE public.b (id int PRIMARY KEY, v int);"
-    "INSERT INTO public.a SELECT n, 0 FROM generate_series(1, 40000) n;"
-    "INSERT INTO public.b SELECT n, 0 FROM generate_series(1, 1000) n"
-)
-
-
-def test_what_others_write_meanwhile_is_not_in_it(fresh: Fresh) -> None:
-    world = fresh(TWO)
-    want = copied(world, "TABLE public.a"), copied(world, "TABLE public.b")
-    work, told = Direct(world.resources.platform.dsn), []
-
-    def write(rows: int) -> None:
-        told.append(rows)
-        world.sql("INSERT INTO public.a SELECT -n, 1 FROM generate_series(%s::int, %s::int) n", rows, rows + 9)
-        world.sql("INSERT INTO public.b SELECT -n, 1 FROM generate_series(%s::int, %s::int) n", rows, rows + 9)
-        world.sql("UPDATE public.b SET v = v + 1; DELETE FROM public.b WHERE id % 7 = 0")
-        world.sql("UPDATE public.a SET id = id + 100000 WHERE id BETWEEN 39000 AND 39010")
-
-    work.on_progress = write
-    archive = take_directly(world, "a", "b", work=work)
-
-    assert len(told) > 1
-    assert (read_all(archive)["a"], read_all(archive)["b"]) == want
-
-
-def test_a_truncate_that_waits_for_the_backup_lets_it_end(fresh: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else the session that counts would wait behind the TRUNCATE, and that for the other session: until a timeout."""
-    world = fresh(TWO)
-    want = copied(world, "TABLE public.b")
-    count, threads = taking._count, []
-
-    def late(*arguments: Any) -> list[tuple[int, int]]:
-        threads.append(elsewhere(world, "TRUNCATE public.b"))
-        wait_until(waiting(world, "AccessExclusiveLock"), 20)
-        return count(*arguments)
-
-    monkeypatch.setattr(taking, "_count", late)
-    archive = take_directly(world, "a", "b")
-    threads[0].join(20)
-
-    assert read_all(archive)["b"] == want
-    assert world.sql("SELECT count(*) FROM public.b") == [(0,)], "it has happened, behind the backup"
-
-
-def test_a_truncate_that_was_first_is_waited_for_and_then_seen(fresh: Fresh) -> None:
-    """A snapshot from before it would find an empty table: TRUNCATE goes past all snapshots."""
-    world, done = fresh(TWO), []
-    with psycopg.connect(world.resources.platform.dsn) as other:
-        other.execute("TRUNCATE public.b")
-        other.execute("INSERT INTO public.b VALUES (1, 1), (2, 2)")
-        thread = threading.Thread(target=lambda: done.append(take_directly(world, "b")))
-        world.resources.catalogs.forget()
-        thread.start()
-        wait_until(waiting(world, "AccessShareLock"), 20)
-        other.commit()
-    thread.join(20)
-
-    assert read_all(done[0])["b"] == b"1\t1\n2\t2\n"
-
-
-def test_a_table_that_changes_its_definition_before_the_lock_ends_it(
-    fresh: Fresh, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world, lock = fresh(THINGS), moment.lock_shared
-
-    def late(*arguments: Any) -> None:
-        monkeypatch.setattr(taking, "lock_shared", lock)
-        world.sql("ALTER TABLE public.things ADD COLUMN more int")
-        lock(*arguments)
-
-    monkeypatch.setattr(taking, "lock_shared", late)
-    with pytest.raises(DataOpsError) as caught:
-        take_directly(world, "things")
-
-    assert caught.value.reason == "CATALOG_MOVED"
-
-
-# --- nothing is lost in silence
-
-
-def broken(monkeypatch: pytest.MonkeyPatch, change: str) -> None:
-    """Makes the COPY give something else than the table holds."""
-    copy = rows.copy_of
-
-    def other(*arguments: Any) -> sql.Composed:
-        text = copy(*arguments).as_string().replace("COPY (", "").replace(") TO STDOUT", "")
-        return sql.SQL("COPY ({}) TO STDOUT").format(sql.SQL(change.format(text)))
-
-    monkeypatch.setattr(taking, "copy_of", other)
-
-
-LOSSES = {
-    "a row is missing": "SELECT * FROM ({}) x OFFSET 1",
-    "all rows are missing": "SELECT * FROM ({}) x LIMIT 0",
-    "a row is there twice": "SELECT * FROM (({0}) UNION ALL ({0} LIMIT 1)) x",
-    "a row stands for another": "SELECT * FROM (({0} LIMIT 4999) UNION ALL ({0} LIMIT 1)) x",
-}
-
-
-@pytest.mark.parametrize("apart", [0, 1 << 40], ids=["two sessions", "one session"])
-@pytest.mark.parametrize("loss", LOSSES)
-def test_a_stream_that_is_not_the_table_is_no_backup(
-    loss: str, apart: int, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(taking, "APART_BYTES", apart)
-    world = fresh(THINGS)
-    before = set(world.resources.repository.artifact_ids())
-    broken(monkeypatch, LOSSES[loss])
-    with pytest.raises(DataLoss) as caught:
-        take_directly(world, "things")
-
-    assert (caught.value.reason, caught.value.metadata) == ("BACKUP_INCOMPLETE", {"entity": "things"})
-    assert set(world.resources.repository.artifact_ids()) == before
-
-
-def test_a_job_whose_stream_lost_rows_ends_failed(made: Callable[..., World], monkeypatch: pytest.MonkeyPatch) -> None:
-    world = made(THINGS)
-    backups = Backups(world.resources)
-    broken(monkeypatch, LOSSES["a row is missing"])
-    row = backups.create(world.caller, BackupRequest(("things",)), *world.request())
-    world.work()
-
-    row = backups.get(world.caller, row.id)
-    assert (row.status, (row.error or {})["reason"]) == ("FAILED", "BACKUP_INCOMPLETE")
-    assert world.job(row.job_id).state == "FAILED"
-    assert names(storage_of(world), "manifests/") == []
-
-
-def test_a_job_that_failed_in_its_middle_is_tried_again_and_makes_the_one_backup(
-    made: Callable[..., World], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world = made(THINGS)
-    backups = Backups(world.resources)
-
-    def fail(*_arguments: Any) -> None:
-        raise Unavailable("the storage failed", reason="STORAGE_FAILED")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(type(world.resources.repository), "publish", fail)
-        row = backups.create(world.caller, BackupRequest(("things",)), *world.request())
-        with world.resources.db.transaction() as session:
-            job = session.get(JobRow, row.job_id)
-            assert job is not None
-            job.max_attempts = 1
-        world.work()
-    row = backups.get(world.caller, row.id)
-    assert (row.status, (row.error or {})["reason"]) == ("FAILED", "STORAGE_FAILED")
-    assert len(names(storage_of(world), "segments/")) > 0
-    assert row.job_id is not None
-
-    with world.resources.db.transaction() as session:
-        retry_job(session, row.job_id, intent_id=None, now=world.resources.clock(), handlers=handlers())
-    assert backups.get(world.caller, row.id).status == "PENDING"
-    world.work()
-
-    row = backups.get(world.caller, row.id)
-    assert (row.status, row.error, row.entities[0]["rows"]) == ("COMPLETED", None, 5000)
-    assert row.artifact_id is not None
-    assert {name.split("/")[1] for name in folders(storage_of(world))} == {row.artifact_id.hex}
-
-
-def test_an_index_that_lacks_rows_loses_none(made: Callable[..., World]) -> None:
-    world = made("CREATE TABLE public.t (id int PRIMARY KEY); INSERT INTO public.t SELECT generate_series(1, 500)")
-    ready = (
-        "SET allow_system_table_mods = on; UPDATE pg_index SET indisready = {} WHERE indexrelid = 't_pkey'::regclass"
-    )
-    world.sql(ready.format("false"))
-    world.sql("INSERT INTO public.t SELECT generate_series(501, 1000)")
-    world.sql(ready.format("true"))
-    name = world.sql("SELECT current_database()")[0][0]
-    world.sql(f"ALTER DATABASE {name} SET enable_seqscan = off; ALTER DATABASE {name} SET enable_sort = off")
-    assert world.sql("SELECT count(*) FROM (SELECT id FROM public.t ORDER BY id) t") == [(500,)], "a sick index"
-
-    archive = take_directly(world, "t")
-    assert archive.manifest.entities[0].rows == 1000
-
-
 # --- refusals
 
 
@@ -398,35 +187,6 @@ def test_what_cannot_be_backed_up_is_refused_by_name(fresh: Fresh) -> None:
         with pytest.raises(error) as caught:
             take_directly(world, name)
         assert caught.value.reason == reason
-
-
-def test_a_lock_that_cannot_be_had_ends_it_within_seconds_and_leaves_nothing(fresh: Fresh) -> None:
-    world = fresh(THINGS)
-    before = names(storage_of(world))
-    with psycopg.connect(world.resources.platform.dsn) as other:
-        other.execute("LOCK public.things IN ACCESS EXCLUSIVE MODE")
-        begun = time.monotonic()
-        with pytest.raises((psycopg.errors.LockNotAvailable, DataOpsError)):
-            take_directly(world, "things")
-    assert time.monotonic() - begun < 10
-    assert names(storage_of(world)) == before
-
-
-def test_an_interrupt_ends_it_and_nothing_is_published(fresh: Fresh) -> None:
-    class Stop(BaseException):
-        pass
-
-    world = fresh(TWO)
-    before = set(world.resources.repository.artifact_ids())
-    work = Direct(world.resources.platform.dsn)
-
-    def stop(_rows: int) -> None:
-        raise Stop
-
-    work.on_progress = stop
-    with pytest.raises(Stop):
-        take_directly(world, "a", "b", work=work)
-    assert set(world.resources.repository.artifact_ids()) == before
 
 
 # --- records
@@ -477,7 +237,7 @@ def test_a_published_backup_whose_record_was_not_completed_is_not_taken_again_un
     again = attempt(first)
     assert (again.status, again.artifact_id) == ("COMPLETED", first.artifact_id)
 
-    storage = storage_of(world)
+    storage = world.resources.repository._storage
     storage.delete(names(storage, "segments/")[0])
     again = attempt(first)
     assert again.status == "COMPLETED"

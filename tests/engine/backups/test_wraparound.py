@@ -12,7 +12,7 @@ import pytest
 from engine.backups.model import BackupType
 from examples.stack.processes import spawn
 from examples.stack.servers import PostgresServer
-from tests.engine.backups.test_increments import THINGS, backed_up, delta_of, increment
+from tests.engine.backups.chains import THINGS, backed_up, delta_of, increment
 from tests.world import World
 
 LEFT = 2_000
