@@ -8,6 +8,7 @@ entities, undone at its end; temp tables are made and filled before it, as a rea
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from engine.backups.archive import Archive
 from engine.backups.differences import Compared, compare
@@ -76,7 +77,12 @@ def compare_all(
                     work.check()
     finally:
         drop(connection, tables)
-    head = {
+    return found, planfile.write_head(sink, _head(archive, found))
+
+
+def _head(archive: Archive, found: Sequence[Compared]) -> dict[str, Any]:
+    """As a plan's: what stands in the streams, and of which backup."""
+    return {
         "format": planfile.FORMAT,
         "backup_id": str(archive.manifest.backup_id),
         "checksum": archive.checksum.hex(),
@@ -85,7 +91,6 @@ def compare_all(
         "seed": archive.manifest.seed,
         "streams": {name: entry for compared in found for name, entry in compared.streams.items()},
     }
-    return found, planfile.write_head(sink, head)
 
 
 def matched(catalog: Catalog, archive: Archive, names: Sequence[str]) -> list[tuple[Entity, BackedEntity]]:

@@ -91,7 +91,8 @@ class Comparing:
         """What has changed, written as the entity's streams.
 
         Raises:
-            NoIncrement: the sums do not agree, a column's type is locked, or it would not be quick; DataLoss: what reading the parent raises.
+            NoIncrement: the sums do not agree, a column's type is locked, or it would not be quick.
+            DataLoss: what reading the parent raises.
             PlatformNotPrepared: PLATFORM_NOT_PREPARED where rows changed and no temp table can be made.
         """
         before = parent_of(self._parent, entity)

@@ -30,9 +30,9 @@ def _another(**other: int) -> Callable[[pytest.MonkeyPatch], None]:
         def seen(connection: Connection) -> cut.Seen:
             found = real(connection)
             assert found is not None
-            return cut.Seen(replace(found.cut, **other), found.lsn)
+            return replace(found, cut=replace(found.cut, **other))
 
-        monkeypatch.setattr(cut, "seen", seen)
+        monkeypatch.setattr(take, "seen", seen)
 
     return distrust
 
@@ -57,7 +57,7 @@ def test_where_ids_mean_nothing_content_decides(fresh: Fresh, monkeypatch: pytes
 def test_a_snapshot_that_a_crash_could_undo_leaves_no_cut(fresh: Fresh, monkeypatch: pytest.MonkeyPatch):
     world = fresh(THINGS)
     monkeypatch.setattr(cut, "FLUSHED_WITHIN", 0.2)
-    monkeypatch.setattr(take, "seen", lambda _: cut.Seen(Cut(1, 1, 1, 1), "FFFFFFFF/0"))
+    monkeypatch.setattr(take, "seen", lambda _: cut.Seen(Cut(1, 1, 1, 1), 2, "FFFFFFFF/0"))
     full = backed_up(world)
     assert archive_of(world, full).manifest.cut is None
     monkeypatch.undo()
