@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from enum import StrEnum
 
@@ -67,18 +67,8 @@ class ScheduleSpec:
         _require("catch_up_window", self.catch_up_seconds, LEAST_CATCH_UP_SECONDS, "a minute")
 
     def as_columns(self) -> dict[str, object]:
-        """What the row keeps of it, by column."""
-        return {
-            "name": self.name,
-            "cron": self.cron,
-            "time_zone": self.time_zone,
-            "backup_type": self.backup_type.value,
-            "entity_types": list(self.entity_types),
-            "retention_seconds": self.retention_seconds,
-            "verify_level": self.verify_level.value if self.verify_level else None,
-            "overlap_policy": self.overlap_policy.value,
-            "catch_up_seconds": self.catch_up_seconds,
-        }
+        """What the row keeps of it, by column: its fields have their names."""
+        return asdict(self) | {"entity_types": list(self.entity_types)}
 
 
 def _require(field: str, seconds: float, least: float, words: str) -> None:

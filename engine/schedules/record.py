@@ -6,8 +6,8 @@ import uuid
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, exists, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, delete, exists, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from engine.access import Caller
 from engine.backups.states import BackupStatus
@@ -86,10 +86,14 @@ def waiting_runs(session: Session, schedule_id: uuid.UUID) -> Sequence[ScheduleR
     return session.scalars(found.order_by(ScheduleRunRow.due_at).execution_options(populate_existing=True)).all()
 
 
-def goes_on(session: Session, schedule_id: uuid.UUID) -> bool:
+def being_made(schedule_id: uuid.UUID | InstrumentedAttribute[uuid.UUID]) -> ColumnElement[bool]:
     """Whether a backup of the schedule is being made, whoever fired it."""
-    making = exists().where(BackupRow.schedule_id == schedule_id, BackupRow.status == BackupStatus.PENDING.value)
-    return bool(session.scalar(select(making)))
+    return exists().where(BackupRow.schedule_id == schedule_id, BackupRow.status == BackupStatus.PENDING)
+
+
+def goes_on(session: Session, schedule_id: uuid.UUID) -> bool:
+    """The same of one schedule, now."""
+    return bool(session.scalar(select(being_made(schedule_id))))
 
 
 def give_up(row: ScheduleRow, run: ScheduleRunRow) -> None:

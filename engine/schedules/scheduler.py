@@ -30,7 +30,7 @@ from engine.jobs import states
 from engine.resources import Resources
 from engine.schedules.ahead import set_back, written_ahead
 from engine.schedules.model import Outcome, Overlap
-from engine.schedules.record import give_up, goes_on, times_of, waiting_runs
+from engine.schedules.record import being_made, give_up, goes_on, times_of, waiting_runs
 from engine.schedules.start import begin_backup
 
 MISSED_KEPT = 100
@@ -73,7 +73,6 @@ class Scheduler:
         """Schedules with a time that has come, with one that waits and may begin, or with times of a clock that was
         ahead."""
         run, schedule = ScheduleRunRow, ScheduleRow
-        busy = exists().where(BackupRow.schedule_id == schedule.id, BackupRow.status == BackupStatus.PENDING.value)
         waits = exists().where(
             run.schedule_id == schedule.id,
             run.outcome == Outcome.WAITING,
@@ -82,7 +81,7 @@ class Scheduler:
         query = select(schedule.id).where(
             schedule.paused.is_(False),
             schedule.deleted_at.is_(None),
-            or_(schedule.next_run_at <= now, waits & ~busy, written_ahead(now)),
+            or_(schedule.next_run_at <= now, waits & ~being_made(schedule.id), written_ahead(now)),
         )
         with self._resources.db.transaction() as session:
             return list(session.scalars(query.order_by(schedule.next_run_at, schedule.id)))
@@ -210,13 +209,9 @@ class _Firing:
 
     def _write(self, due_at: datetime, outcome: Outcome) -> ScheduleRunRow | None:
         """The row of a time that has come; None if it has one."""
-        values = {
-            "schedule_id": self._row.id,
-            "due_at": due_at,
-            "outcome": outcome.value,
-            "attempts": 0,
-            "created_at": self._now,
-        }
         return self._session.scalars(
-            insert(ScheduleRunRow).values(**values).on_conflict_do_nothing().returning(ScheduleRunRow)
+            insert(ScheduleRunRow)
+            .values(schedule_id=self._row.id, due_at=due_at, outcome=outcome, created_at=self._now)
+            .on_conflict_do_nothing()
+            .returning(ScheduleRunRow)
         ).one_or_none()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 
 from sqlalchemy import func, select
@@ -56,11 +57,6 @@ class Schedules:
             row = ScheduleRow(
                 id=new_id(),
                 **spec.as_columns(),
-                revision=1,
-                paused=False,
-                missed_runs=0,
-                skipped_runs=0,
-                failed_runs=0,
                 principal_id=caller.principal_id,
                 context=caller.context.as_record(),
                 created_at=now,
@@ -108,11 +104,8 @@ class Schedules:
             Aborted: SCHEDULE_CHANGED unless it stands at this revision; and as `create`, NotFound: SCHEDULE_UNKNOWN.
         """
         spec.require_valid()
-        self._permit_change(caller, self.get(caller, schedule_id).entity_types)
         self._permit_spec(caller, spec)
-        now = self._resources.clock()
-        with self._resources.db.transaction() as session:
-            row = get_schedule(session, schedule_id, lock=True)
+        with self._to_change(caller, schedule_id) as (session, row, now):
             if row.revision != revision:
                 raise Aborted(
                     f"schedule: found it at revision {row.revision}, expected {revision}",
@@ -134,10 +127,7 @@ class Schedules:
         Raises:
             NotFound: SCHEDULE_UNKNOWN; PermissionDenied.
         """
-        self._permit_change(caller, self.get(caller, schedule_id).entity_types)
-        now = self._resources.clock()
-        with self._resources.db.transaction() as session:
-            row = get_schedule(session, schedule_id, lock=True)
+        with self._to_change(caller, schedule_id) as (session, row, now):
             row.deleted_at, row.next_run_at = now, None
             _stop_waiting(session, row)
             _changed(session, caller, row, "delete", now)
@@ -148,10 +138,7 @@ class Schedules:
         Raises:
             NotFound: SCHEDULE_UNKNOWN; PermissionDenied.
         """
-        self._permit_change(caller, self.get(caller, schedule_id).entity_types)
-        now = self._resources.clock()
-        with self._resources.db.transaction() as session:
-            row = get_schedule(session, schedule_id, lock=True)
+        with self._to_change(caller, schedule_id) as (session, row, now):
             if not row.paused:
                 row.paused, row.next_run_at = True, None
                 _stop_waiting(session, row)
@@ -164,10 +151,7 @@ class Schedules:
         Raises:
             NotFound: SCHEDULE_UNKNOWN; PermissionDenied.
         """
-        self._permit_change(caller, self.get(caller, schedule_id).entity_types)
-        now = self._resources.clock()
-        with self._resources.db.transaction() as session:
-            row = get_schedule(session, schedule_id, lock=True)
+        with self._to_change(caller, schedule_id) as (session, row, now):
             if row.paused:
                 row.paused, row.next_run_at = False, times_of(row).after(now)
                 _changed(session, caller, row, "resume", now)
@@ -199,17 +183,23 @@ class Schedules:
             self._resources.bell.ring()
         return backup
 
+    @contextmanager
+    def _to_change(self, caller: Caller, schedule_id: uuid.UUID) -> Iterator[tuple[Session, ScheduleRow, datetime]]:
+        """The schedule under its lock, for a caller who may change it, and the time."""
+        seen = self.get(caller, schedule_id)
+        if not caller.may(CHANGE, "*"):
+            for name in meant(self._resources.catalogs.load(), seen.entity_types) or ["*"]:
+                caller.require(CHANGE, name)
+        now = self._resources.clock()
+        with self._resources.db.transaction() as session:
+            yield session, get_schedule(session, schedule_id, lock=True), now
+
     def _permit_spec(self, caller: Caller, spec: ScheduleSpec) -> None:
         """What its backups will need, the caller needs now; it is asked again whenever it fires."""
         for entity in wanted(self._resources.catalogs.load(), caller, spec.entity_types):
             caller.require(CHANGE, entity)
             if spec.verify_level is not None:
                 caller.require("backups.verify", entity)
-
-    def _permit_change(self, caller: Caller, entity_types: Sequence[str]) -> None:
-        if not caller.may(CHANGE, "*"):
-            for name in meant(self._resources.catalogs.load(), entity_types) if entity_types else ["*"]:
-                caller.require(CHANGE, name)
 
 
 def _names(catalog: Catalog, caller: Caller) -> Sequence[str]:
