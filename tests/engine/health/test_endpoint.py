@@ -151,6 +151,7 @@ def test_a_storage_that_takes_nothing_is_not_ready(
     listening: World, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage = listening.resources.artifacts.vault.storage
+    assert failing(address) == (200, set())
     assert list(storage.list()) == []  # probes leave nothing
 
     def full(_name: str, _data: bytes) -> None:
