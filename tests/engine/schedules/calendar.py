@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
@@ -21,14 +21,6 @@ def daily(zone: str, at: time, start: datetime, end: datetime, days: Days = lamb
                 found.append(moment)
         day += timedelta(days=1)
     return found
-
-
-def every(step: timedelta, start: datetime, end: datetime) -> Iterator[datetime]:
-    """Multiples of `step` since the epoch behind `start`, `end` included."""
-    at = datetime.fromtimestamp((start.timestamp() // step.total_seconds() + 1) * step.total_seconds(), UTC)
-    while at <= end:
-        yield at
-        at += step
 
 
 def _first(where: ZoneInfo, wall: datetime) -> datetime:
