@@ -13,11 +13,12 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 import dramatiq
 import structlog
+from sqlalchemy.orm import Session
 
 from engine import faults, telemetry
 from engine.access.idempotency import sweep_request_ids
@@ -102,17 +103,12 @@ def default_duties(resources: Resources) -> list[Duty]:
     retention, restores, backups = Retention(resources), Restores(resources), BackupSweeper(resources)
     webhooks = Webhooks(resources)
 
-    def forget_requests(now: datetime) -> int:
-        with resources.db.transaction() as session:
-            return sweep_request_ids(session, now)
+    def forgetting(name: str, forget: Callable[[Session, datetime], int]) -> Duty:
+        def act(now: datetime) -> int:
+            with resources.db.transaction() as session:
+                return forget(session, now)
 
-    def forget_events(now: datetime) -> int:
-        with resources.db.transaction() as session:
-            return events.forget(session, now)
-
-    def forget_schedule_runs(now: datetime) -> int:
-        with resources.db.transaction() as session:
-            return forget_runs(session, now)
+        return Duty(name, act)
 
     return [
         Duty("retention", retention.sweep),
@@ -120,10 +116,10 @@ def default_duties(resources: Resources) -> list[Duty]:
         Duty("backups", backups.sweep),
         # after those above: what they let go of is swept in the same round
         Duty("artifacts", lambda _now: resources.artifacts.sweep()),
-        Duty("events", forget_events),
-        Duty("schedule runs", forget_schedule_runs),
+        forgetting("events", events.forget),
+        forgetting("schedule runs", forget_runs),
         Duty("webhooks", webhooks.forget),
-        Duty("request ids", forget_requests),
+        forgetting("request ids", sweep_request_ids),
         Duty("marks", lambda now: marks.sweep(resources, now)),
     ]
 
