@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from typing import Any, Self
 
 import structlog
@@ -103,7 +104,6 @@ class HealthEndpoint:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True  # one that hangs in a check does not keep the process from ending
-    allow_reuse_address = True
     request_queue_size = 2 * MOST_CLIENTS
 
     def __init__(self, address: tuple[str, int], asked: Asked) -> None:
@@ -114,9 +114,7 @@ class _Server(ThreadingHTTPServer):
 
     def server_bind(self) -> None:
         """Without the base's look-up of the host's name, which may ask a resolver."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.bind(self.server_address)
-        self.server_address = self.socket.getsockname()
+        TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
