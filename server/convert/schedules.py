@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 
 from dataops.v1 import backups_pb2, schedules_pb2
+from google.protobuf.message import Message
 
 from engine.backups.model import BackupType, VerifyLevel
 from engine.db.models import PrincipalRow, ScheduleRow, ScheduleRunRow
@@ -77,9 +78,6 @@ def _run(run: ScheduleRunRow) -> schedules_pb2.ScheduleRun:
     )
 
 
-def _seconds(spec: schedules_pb2.ScheduleSpec, field: str) -> float | None:
+def _seconds(spec: Message, field: str) -> float | None:
     """A Duration's seconds; None where it is absent."""
-    if not spec.HasField(field):  # type: ignore[arg-type]
-        return None
-    found = getattr(spec, field)
-    return float(found.seconds + found.nanos / 1e9)
+    return getattr(spec, field).ToNanoseconds() / 1e9 if spec.HasField(field) else None

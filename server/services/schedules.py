@@ -14,9 +14,9 @@ from server.caller import current_caller
 from server.convert import schedules as convert
 from server.convert.backups import backup
 from server.convert.common import body_sha256, page_of, paging_of
+from server.convert.retention import decision
 from server.offload import Offload
 from server.principals import Principals
-from server.services.retention import preview_retention
 
 
 class ScheduleService(schedules_pb2_grpc.ScheduleServiceServicer):
@@ -92,7 +92,15 @@ class ScheduleService(schedules_pb2_grpc.ScheduleServiceServicer):
     async def PreviewRetention(
         self, request: schedules_pb2.PreviewRetentionRequest, context: Any
     ) -> schedules_pb2.PreviewRetentionResponse:
-        return await preview_retention(self._retention, self._offload, request, context)
+        caller = current_caller(context)
+        paging = paging_of(request, caller)
+        page, freeable = await self._offload.call(
+            lambda: self._retention.preview(caller, paging, removals_only=request.removals_only)
+        )
+        decisions, token = page_of(page, decision)
+        return schedules_pb2.PreviewRetentionResponse(
+            decisions=decisions, next_page_token=token, freeable_size_bytes=freeable
+        )
 
     async def _shown(self, row: ScheduleRow) -> schedules_pb2.Schedule:
         return convert.schedule(row, await self._principals.of([row.principal_id]))
