@@ -12,7 +12,7 @@ import binascii
 import hashlib
 import json
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
@@ -99,15 +99,23 @@ class Page(Generic[T]):
         self, convert: Callable[[T], M], size_of: Callable[[M], int], budget: int = MAX_BYTES
     ) -> tuple[list[M], str]:
         """The items converted, as many as fit `budget` bytes (at least one), and the token of what follows them."""
-        converted: list[M] = []
-        used = 0
-        for number, item in enumerate(self.items):
-            message = convert(item)
-            used += size_of(message)
-            if converted and used > budget:
-                return converted, self.token_after(self.items[number - 1])
-            converted.append(message)
-        return converted, self.next_token
+        made = fitting(self.items, convert, size_of, budget)
+        return made, self.next_token if len(made) == len(self.items) else self.token_after(self.items[len(made) - 1])
+
+
+def fitting(
+    items: Iterable[T], convert: Callable[[T], M], size_of: Callable[[M], int], budget: int = MAX_BYTES
+) -> list[M]:
+    """The items converted, as many as fit `budget` bytes (at least one)."""
+    made: list[M] = []
+    used = 0
+    for item in items:
+        message = convert(item)
+        used += size_of(message)
+        if made and used > budget:
+            break
+        made.append(message)
+    return made
 
 
 def binding_of(principal_id: uuid.UUID, *parts: object) -> str:

@@ -22,7 +22,7 @@ from engine.jobs.calls import JobFacts, Jobs
 from engine.jobs.model import ACTIVE, JobState
 from engine.jobs.service import JobFilter
 from engine.overview.schedules import ScheduleSummary, read_schedules, summary_of
-from engine.paging import Page, Paging
+from engine.paging import Paging
 from engine.resources import Resources
 
 RECENT = 5
@@ -52,8 +52,8 @@ class OverviewPage:
     last_backup: BackupRow | None = None
     protection: Protection | None = None
     schedules: ScheduleSummary | None = None
-    exports: Page[ExportRow] | None = None
-    imports: Page[ImportRow] | None = None
+    exports: Sequence[ExportRow] = ()
+    imports: Sequence[ImportRow] = ()
     jobs: Sequence[JobRow] = ()
     job_facts: JobFacts = field(default_factory=lambda: JobFacts({}, {}))
     active_jobs: int = 0
@@ -89,9 +89,9 @@ class Overview:
         if "schedules" not in page.withheld:
             self._add_schedules(caller, page, catalog)
         if "exports" not in page.withheld:
-            page.exports = self._exports.list(caller, paging)
+            page.exports = self._exports.list(caller, paging).items
         if "imports" not in page.withheld:
-            page.imports = self._imports.list(caller, paging)
+            page.imports = self._imports.list(caller, paging).items
         if "jobs" not in page.withheld:
             self._add_jobs(caller, page)
         if "catalog" not in page.withheld and catalog is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from dataops.v1 import catalog_pb2, overview_pb2
 
@@ -11,9 +11,9 @@ from engine.backups.protection import Protection
 from engine.db.models import PrincipalRow
 from engine.overview.schedules import ScheduleSummary
 from engine.overview.service import MAX_UNPROTECTED, OverviewPage
-from engine.paging import MAX_BYTES
+from engine.paging import MAX_BYTES, fitting
 from server.convert.backups import backup
-from server.convert.common import number_of, timestamp
+from server.convert.common import M, T, number_of, timestamp
 from server.convert.exports import export
 from server.convert.imports import data_import
 from server.convert.jobs import job, notice
@@ -25,6 +25,9 @@ LIST_BYTES = MAX_BYTES // 2
 def overview(page: OverviewPage, principals: Mapping[uuid.UUID, PrincipalRow]) -> overview_pb2.GetOverviewResponse:
     shown = overview_pb2.GetOverviewResponse(
         last_backup=None if page.last_backup is None else backup(page.last_backup, principals),
+        recent_exports=_fitted(page.exports, lambda row: export(row, principals)),
+        recent_imports=_fitted(page.imports, lambda row: data_import(row, principals)),
+        active_jobs=_fitted(page.jobs, lambda row: job(row, page.job_facts)),
         active_job_count=page.active_jobs,
         uncovered=[
             catalog_pb2.UncoveredRelation(relation=found.name, code=found.code, message=found.why)
@@ -35,28 +38,15 @@ def overview(page: OverviewPage, principals: Mapping[uuid.UUID, PrincipalRow]) -
         withheld=page.withheld,
         notices=[notice(found) for found in page.notices],
     )
-    used = 0
-    for row in page.jobs:
-        shown.active_jobs.append(job(row, page.job_facts))
-        used += shown.active_jobs[-1].ByteSize()
-        if used > LIST_BYTES:
-            break
-    if page.exports is not None:
-        shown.recent_exports.extend(
-            page.exports.fitted(lambda row: export(row, principals), lambda made: made.ByteSize(), LIST_BYTES)[0]
-        )
-    if page.imports is not None:
-        shown.recent_imports.extend(
-            page.imports.fitted(lambda row: data_import(row, principals), lambda made: made.ByteSize(), LIST_BYTES)[0]
-        )
     if page.protection is not None:
         shown.MergeFrom(_protection(page.protection))
     if page.schedules is not None:
-        shown.schedules.CopyFrom(_schedules(page.schedules))
-        shown.MergeFrom(
-            overview_pb2.GetOverviewResponse(next_scheduled_backup_at=timestamp(page.schedules.next_run_at))
-        )
+        shown.MergeFrom(_schedules(page.schedules))
     return shown
+
+
+def _fitted(rows: Iterable[T], convert: Callable[[T], M]) -> list[M]:
+    return fitting(rows, convert, lambda made: made.ByteSize(), LIST_BYTES)
 
 
 def _protection(found: Protection) -> overview_pb2.GetOverviewResponse:
@@ -73,8 +63,8 @@ def _protection(found: Protection) -> overview_pb2.GetOverviewResponse:
     )
 
 
-def _schedules(found: ScheduleSummary) -> overview_pb2.ScheduleSummary:
-    return overview_pb2.ScheduleSummary(
+def _schedules(found: ScheduleSummary) -> overview_pb2.GetOverviewResponse:
+    summary = overview_pb2.ScheduleSummary(
         schedules=found.schedules,
         paused=found.paused,
         overdue=found.overdue,
@@ -92,3 +82,4 @@ def _schedules(found: ScheduleSummary) -> overview_pb2.ScheduleSummary:
             for one in found.concerns
         ],
     )
+    return overview_pb2.GetOverviewResponse(schedules=summary, next_scheduled_backup_at=timestamp(found.next_run_at))

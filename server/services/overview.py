@@ -28,7 +28,5 @@ class OverviewService(overview_pb2_grpc.OverviewServiceServicer):
 
 
 def _asked_by(page: OverviewPage) -> set[uuid.UUID]:
-    rows: list[Any] = [] if page.last_backup is None else [page.last_backup]
-    for found in (page.exports, page.imports):
-        rows += found.items if found is not None else []
+    rows: list[Any] = [*page.exports, *page.imports, *([page.last_backup] if page.last_backup else [])]
     return {row.principal_id for row in rows}

@@ -117,8 +117,7 @@ def test_each_part_shows_what_its_list_would(rows: Rows, world: World) -> None:
     assert page.protection.unprotected == ()
     assert page.schedules is not None
     assert (page.schedules.schedules, page.schedules.next_run_at) == (1, rows.before(-7))
-    assert page.exports is not None
-    assert [row.id for row in page.exports.items] == [mine.id]
+    assert [row.id for row in page.exports] == [mine.id]
     assert [row.id for row in page.jobs] == [mine.job_id]
     assert page.active_jobs == 1
     assert (list(page.uncovered), page.uncovered_count) == ([], 0)
@@ -130,8 +129,8 @@ def test_what_is_not_permitted_is_said_to_be_withheld_and_not_said_to_be_empty(r
     page = seen(world, limited(world, "overview.read"))
 
     assert page.withheld == NOUNS
-    assert (page.last_backup, page.protection, page.schedules, page.exports, page.imports) == (None,) * 5
-    assert (list(page.jobs), page.active_jobs, list(page.uncovered)) == ([], 0, [])
+    assert (page.last_backup, page.protection, page.schedules) == (None,) * 3
+    assert not any((page.exports, page.imports, page.jobs, page.active_jobs, page.uncovered))
 
 
 def test_every_part_is_bounded_and_what_runs_stands_before_what_waits(
@@ -144,12 +143,11 @@ def test_every_part_is_bounded_and_what_runs_stands_before_what_waits(
     exports = [world.begin_export("users") for _ in range(6)]
     page = seen(world)
 
-    assert page.exports is not None
-    assert [row.id for row in page.exports.items] == [row.id for row in exports[:0:-1]]
+    assert [row.id for row in page.exports] == [row.id for row in exports[:0:-1]]
     assert [row.id for row in page.jobs] == [running.id, exports[5].job_id, exports[4].job_id]
     assert page.active_jobs == 7
     assert (len(page.uncovered), page.uncovered_count > 1) == (1, True)
-    assert len(seen(world, recent=2).exports.items) == 2  # type: ignore[union-attr]
+    assert len(seen(world, recent=2).exports) == 2
 
 
 def test_relations_that_no_backup_covers_are_named_large_objects_among_them(made: Callable[..., World]) -> None:
