@@ -31,64 +31,58 @@ def at(text: str) -> Timestamp:
 
 NOW, NIGHT = at("2026-11-26T13:00:00Z"), at("2026-11-26T02:00:00Z")
 
-
-def test_a_healthy_installation_fits_on_a_screen_without_a_mark(world: World, capsys):
-    world.overview = overview_pb2.GetOverviewResponse(
-        as_of=NOW,
-        last_backup=backups_pb2.Backup(
-            backup_id=BACKUP_ID,
-            trigger_type=backups_pb2.TRIGGER_TYPE_SCHEDULED,
-            status=backups_pb2.BACKUP_STATUS_COMPLETED,
+HEALTHY = overview_pb2.GetOverviewResponse(
+    as_of=NOW,
+    last_backup=backups_pb2.Backup(
+        backup_id=BACKUP_ID,
+        trigger_type=backups_pb2.TRIGGER_TYPE_SCHEDULED,
+        status=backups_pb2.BACKUP_STATUS_COMPLETED,
+        created_at=NIGHT,
+    ),
+    last_good_backup_at=NIGHT,
+    all_entities_good_at=NIGHT,
+    last_proven_backup_at=at("2026-11-24T13:00:00Z"),
+    newest_proven_backup_at=at("2026-11-23T02:00:00Z"),
+    next_scheduled_backup_at=at("2026-11-27T02:00:00Z"),
+    available_backups=12,
+    schedules=overview_pb2.ScheduleSummary(schedules=2),
+    recent_exports=[
+        exports_pb2.Export(
+            export_id=EXPORT_ID,
+            export_type=exports_pb2.EXPORT_TYPE_FULL,
+            status=exports_pb2.EXPORT_STATUS_COMPLETED,
+            record_count=1500,
+            file_size_bytes=2_500_000,
             created_at=NIGHT,
-        ),
-        last_good_backup_at=NIGHT,
-        all_entities_good_at=NIGHT,
-        last_proven_backup_at=at("2026-11-24T13:00:00Z"),
-        newest_proven_backup_at=at("2026-11-23T02:00:00Z"),
-        next_scheduled_backup_at=at("2026-11-27T02:00:00Z"),
-        available_backups=12,
-        schedules=overview_pb2.ScheduleSummary(schedules=2),
-        recent_exports=[
-            exports_pb2.Export(
-                export_id=EXPORT_ID,
-                export_type=exports_pb2.EXPORT_TYPE_FULL,
-                status=exports_pb2.EXPORT_STATUS_COMPLETED,
-                record_count=1500,
-                file_size_bytes=2_500_000,
-                created_at=NIGHT,
-            )
-        ],
-        recent_imports=[
-            imports_pb2.Import(
-                import_id=IMPORT_ID,
-                import_type=imports_pb2.IMPORT_TYPE_UPSERT,
-                entity_type="users",
-                status=imports_pb2.IMPORT_STATUS_COMPLETED,
-                successful_records=150,
-                failed_records=2,
-                created_at=NIGHT,
-            )
-        ],
-        active_jobs=[
-            jobs_pb2.Job(
-                job_id=JOB_ID,
-                kind=jobs_pb2.JOB_KIND_EXPORT,
-                state=jobs_pb2.JOB_STATE_RUNNING,
-                stage="copy",
-                resource=f"exports/{EXPORT_ID}",
-                created_at=NOW,
-            )
-        ],
-        active_job_count=3,
-        uncovered=[catalog_pb2.UncoveredRelation(relation="public.v", code="NOT_AN_ENTITY", message="it is a view")],
-        uncovered_count=1,
-    )
-    assert main(["overview"]) == 0
-    shown = capsys.readouterr().out
+        )
+    ],
+    recent_imports=[
+        imports_pb2.Import(
+            import_id=IMPORT_ID,
+            import_type=imports_pb2.IMPORT_TYPE_UPSERT,
+            entity_type="users",
+            status=imports_pb2.IMPORT_STATUS_COMPLETED,
+            successful_records=150,
+            failed_records=2,
+            created_at=NIGHT,
+        )
+    ],
+    active_jobs=[
+        jobs_pb2.Job(
+            job_id=JOB_ID,
+            kind=jobs_pb2.JOB_KIND_EXPORT,
+            state=jobs_pb2.JOB_STATE_RUNNING,
+            stage="copy",
+            resource=f"exports/{EXPORT_ID}",
+            created_at=NOW,
+        )
+    ],
+    active_job_count=3,
+    uncovered=[catalog_pb2.UncoveredRelation(relation="public.v", code="NOT_AN_ENTITY", message="it is a view")],
+    uncovered_count=1,
+)
 
-    assert (
-        shown
-        == f"""\
+SHOWN = f"""\
 Data operations, 2026-11-26 13:00 UTC
 
 BACKUPS
@@ -119,7 +113,13 @@ and 2 more: dataops jobs list
 NO BACKUP COVERS
   public.v: it is a view
 """
-    )
+
+
+def test_a_healthy_installation_fits_on_a_screen_without_a_mark(world: World, capsys):
+    world.overview = HEALTHY
+    assert main(["overview"]) == 0
+
+    assert capsys.readouterr().out == SHOWN
 
 
 def test_what_needs_somebody_is_marked(world: World, capsys):
@@ -182,6 +182,13 @@ def test_what_needs_somebody_is_marked(world: World, capsys):
     assert "EXPORTS\nnone of your roles permits exports.read" in shown
     assert "NO BACKUP COVERS\nnone of your roles permits catalog.read" in shown
     assert "IMPORTS\nnone" in shown
+
+
+def test_that_none_is_scheduled_is_not_said_to_who_may_not_see_schedules(world: World, capsys):
+    for withheld, said in (([], True), (["schedules"], False)):
+        world.overview = overview_pb2.GetOverviewResponse(as_of=NOW, withheld=withheld)
+        assert main(["overview"]) == 0
+        assert ("none is scheduled" in capsys.readouterr().out) == said
 
 
 def test_programs_get_it_whole_and_the_number_of_recent_ones_is_passed_on(world: World, capsys):

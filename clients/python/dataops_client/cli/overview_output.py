@@ -69,13 +69,14 @@ def _listed(title: str, found: Overview, noun: str, columns: Sequence[str], rows
 
 def _backups(found: Overview) -> list[tuple[str, str]]:
     lost = found.unprotected_entity_count
+    unscheduled = "" if "schedules" in found.withheld else "! none is scheduled"
     return [
         ("last backup", _last(found.last_backup) if found.HasField("last_backup") else "! there is none"),
         ("last good", _moment(found, "last_good_backup_at", "! there is none")),
         ("of every entity", _moment(found, "all_entities_good_at", "")),
         ("last proof", _moment(found, "last_proven_backup_at", "! none was ever proven restorable")),
         ("newest proven", _moment(found, "newest_proven_backup_at", "")),
-        ("next scheduled", _moment(found, "next_scheduled_backup_at", "! none is scheduled" if _sees(found) else "")),
+        ("next scheduled", _moment(found, "next_scheduled_backup_at", unscheduled)),
         ("available", _count(found.available_backups, "backup")),
         ("damaged", f"! {_count(found.damaged_backups, 'backup')}" if found.damaged_backups else ""),
         ("in no good backup", f"! {_names(found.unprotected_entities, lost)}" if lost else ""),
@@ -154,11 +155,6 @@ def _jobs(found: Overview) -> list[Sequence[Any]]:
         (j.job_id, enum_word(j, "kind"), enum_word(j, "state"), j.stage, j.resource, minute(j.created_at))
         for j in found.active_jobs
     ]
-
-
-def _sees(found: Overview) -> bool:
-    """Whether nothing scheduled means that there is nothing."""
-    return "schedules" not in found.withheld
 
 
 def _moment(found: Overview, field: str, otherwise: str) -> str:
