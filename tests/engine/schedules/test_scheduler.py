@@ -27,7 +27,11 @@ BROKEN = DataInvalid("file: found no rows", reason="EMPTY_FILE")
 
 def audited(bench: Bench, resource_id: uuid.UUID) -> list[tuple[str, str, str | None]]:
     with bench.resources.db.transaction() as session:
-        found = select(AuditEventRow).where(AuditEventRow.resource_id == str(resource_id)).order_by(AuditEventRow.at)
+        found = (
+            select(AuditEventRow)
+            .where(AuditEventRow.resource_id == str(resource_id))
+            .order_by(AuditEventRow.at, AuditEventRow.kind)
+        )
         return [(event.kind, event.operation, event.outcome) for event in session.scalars(found)]
 
 
