@@ -7,9 +7,6 @@ Loopback only, free ports, a random password each.
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
 import importlib.util
 import os
 import platform
@@ -90,20 +87,6 @@ def _reachable_postgres(folder: Path, account: Account | None) -> Path:
     if libraries.is_dir():
         shutil.copytree(libraries, folder / libraries.name)
     return folder / package.name / "pginstall" / "bin"
-
-
-def _verifier(password: str) -> str:
-    """What PostgreSQL stores of a password, hashed once.
-
-    Its usual 4,096 rounds make guessing a weak password dear. This one is random, and they would be most of what a
-    connection costs its client.
-    """
-    salt, rounds = os.urandom(16), 1
-    key = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, rounds)
-    stored = hashlib.sha256(hmac.digest(key, b"Client Key", "sha256")).digest()
-    server = hmac.digest(key, b"Server Key", "sha256")
-    parts = [base64.b64encode(part).decode() for part in (salt, stored, server)]
-    return f"SCRAM-SHA-256${rounds}:{parts[0]}${parts[1]}:{parts[2]}"
 
 
 class _Server:
@@ -233,7 +216,7 @@ class PostgresServer(_Server):
         """Make a database from a template nobody is connected to; returns its DSN."""
         statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
         with self.connect() as connection:
-            if self._copies_files and connection.info.server_version >= 15_00_00:
+            if self._copies_files:
                 statement += sql.SQL(" STRATEGY FILE_COPY")
             connection.execute(statement)
         return self.dsn(name)
@@ -285,10 +268,12 @@ class PostgresServer(_Server):
     def _prepare(self) -> None:
         self._data = self.folder.path / "data"
         self._bin = self._bin_folder or _reachable_postgres(self.folder.path, self.account)
-        password = self._secret_file("password", _verifier(self.password))
+        password = self._secret_file("password", self.password)
         command: list[str | Path] = [self._bin / "initdb", "-D", self._data, "-U", self.user]
         command += ["--auth=scram-sha-256", f"--pwfile={password}", "--encoding=UTF8"]
         command += ["--locale-provider=libc", "--locale=C.UTF-8", "--no-sync"]
+        # 4,096 rounds make guessing a weak password dear; with a random one they are most of what connecting costs
+        command += ["--set", "scram_iterations=1"]
         process = spawn(
             command,
             death_signal=signal.SIGKILL,
