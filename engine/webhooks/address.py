@@ -125,7 +125,7 @@ def connect(target: Target, private_hosts: frozenset[str], until: float) -> sock
 
 def _is_address(host: str) -> bool:
     try:
-        ipaddress.ip_address(host.partition("%")[0])
+        ipaddress.ip_address(host)
     except ValueError:
         return False
     return "%" not in host

@@ -22,12 +22,11 @@ from engine.webhooks.model import DeliveryState
 def owe_deliveries(session: Session, job: JobRow, now: datetime) -> None:
     """Record what is owed for the job, which has just come to its end and is locked."""
     schedule_id = _schedule_of(session, job)
-    of_all_or_this = or_(WebhookRow.schedule_id.is_(None), WebhookRow.schedule_id == schedule_id)
     concerned = select(WebhookRow.id).where(
         WebhookRow.deleted_at.is_(None),
         or_(func.cardinality(WebhookRow.job_kinds) == 0, WebhookRow.job_kinds.contains([str(job.kind)])),
         or_(func.cardinality(WebhookRow.job_states) == 0, WebhookRow.job_states.contains([str(job.state)])),
-        WebhookRow.schedule_id.is_(None) if schedule_id is None else of_all_or_this,
+        or_(WebhookRow.schedule_id.is_(None), WebhookRow.schedule_id == schedule_id),
     )
     for webhook_id in session.scalars(concerned):
         delivery_id = new_id()
