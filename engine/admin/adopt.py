@@ -21,7 +21,7 @@ from engine.access.caller import SYSTEM_CONTEXT, Caller
 from engine.access.roles import seed_roles
 from engine.access.service import find_principal
 from engine.admin.rescue import find_all
-from engine.audit import record_intent, record_outcome
+from engine.audit import record_change
 from engine.backups.archive import Archive
 from engine.backups.record import describe, kept_until
 from engine.backups.repository import Repository
@@ -234,8 +234,7 @@ def _audit(
 ) -> None:
     """By whoever is logged in on this host: the command asks for no token."""
     caller = Caller(uuid.UUID(int=0), "dataops-admin", _login(), "USER", (), (), SYSTEM_CONTEXT)
-    intent = record_intent(session, caller, operation, kind, resource_id, details | {"by": "repository adopt"}, now)
-    record_outcome(session, intent, "COMPLETED", {}, now)
+    record_change(session, caller, operation, kind, resource_id, now, details | {"by": "repository adopt"})
 
 
 def _login() -> str:

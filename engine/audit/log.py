@@ -77,9 +77,10 @@ def record_change(
     resource_type: str,
     resource_id: uuid.UUID | str,
     now: datetime,
+    details: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a change that is done in this very transaction: its intent and that it was carried out."""
-    intent_id = record_intent(session, caller, operation, resource_type, resource_id, {}, now)
+    intent_id = record_intent(session, caller, operation, resource_type, resource_id, details or {}, now)
     record_outcome(session, intent_id, "COMPLETED", {}, now)
 
 

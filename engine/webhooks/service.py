@@ -10,7 +10,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from engine.access import Caller, once
-from engine.audit import record_change, record_intent, record_outcome
+from engine.audit import record_change
 from engine.db.models import ScheduleRow, WebhookDeliveryRow, WebhookRow
 from engine.errors import InvalidRequest, NotFound, ResourceExhausted
 from engine.ids import new_id
@@ -155,8 +155,7 @@ class Webhooks:
         )
         # the host alone: a path or query may be a secret of the receiver's
         details = {"host": host, "schedule_id": str(request.schedule_id) if request.schedule_id else None}
-        intent_id = record_intent(session, caller, "webhooks.change", "webhooks", webhook_id, details, now)
-        record_outcome(session, intent_id, "COMPLETED", {}, now)
+        record_change(session, caller, "webhooks.change", "webhooks", webhook_id, now, details)
         return webhook_id, key
 
 
