@@ -30,11 +30,9 @@ from engine.jobs.model import Claim, ClaimMode, JobKind
 from engine.jobs.service import cancel_job, create_job
 from engine.paging import Page, Paging, created_within, newest_first
 from engine.resources import Resources
-from engine.retention.record import removed
+from engine.retention.record import remove_each, removed
 
 S = ExportStatus
-
-SWEPT_AT_ONCE = 100
 
 
 class Exports:
@@ -150,18 +148,15 @@ class Exports:
 
     def expire(self, now: datetime) -> int:
         """Marks exports whose time is over and lets their files go; how many."""
+
+        def drop(session: Session, row: ExportRow) -> bool:
+            self._drop(session, row, S.EXPIRED, now)
+            details = {"entity_types": row.entity_types, "size_bytes": row.file_size_bytes}
+            removed(session, "exports", row.id, now, details)
+            return True
+
         over = select(ExportRow).where(ExportRow.status == S.COMPLETED.value, ExportRow.expires_at <= now)
-        expired = 0
-        while True:
-            with self._resources.db.transaction() as session:
-                rows = list(session.scalars(over.with_for_update(skip_locked=True).limit(SWEPT_AT_ONCE)))
-                for row in rows:
-                    self._drop(session, row, S.EXPIRED, now)
-                    details = {"entity_types": row.entity_types, "size_bytes": row.file_size_bytes}
-                    removed(session, "exports", row.id, "EXPIRED", now, details)
-            expired += len(rows)
-            if len(rows) < SWEPT_AT_ONCE:
-                return expired
+        return remove_each(self._resources.db, over, drop)
 
     def _writing(self, export_id: uuid.UUID) -> bool:
         with self._resources.db.transaction() as session:

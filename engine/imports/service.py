@@ -37,12 +37,10 @@ from engine.jobs.model import Claim, ClaimMode, JobKind
 from engine.jobs.service import cancel_job, create_job
 from engine.paging import Page, Paging, created_within, newest_first
 from engine.resources import Resources
-from engine.retention.record import removed
+from engine.retention.record import remove_each, removed
 from engine.uploads.service import Uploads
 
 S = ImportStatus
-
-SWEPT_AT_ONCE = 100
 
 FORMATS = ("CSV", "JSON", "JSON_LINES", "BUNDLE")
 
@@ -262,22 +260,18 @@ class Imports:
 
     def expire(self, now: datetime) -> int:
         """Ends plans that nobody applied in time; how many. Their artifacts go with the sweep."""
+
+        def end(session: Session, row: ImportRow) -> bool:
+            move(row, S.EXPIRED, now)
+            kinds = self._resources.artifacts.discard_of(session, "imports", row.id)
+            row.plan_artifact_id = row.rejects_artifact_id = row.changes_artifact_id = None
+            removed(session, "imports", row.id, now, {"entity_types": row.entity_types, "files": kinds})
+            return True
+
         waiting = select(ImportRow).where(
             ImportRow.status == S.AWAITING_APPROVAL.value, ImportRow.plan_expires_at <= now
         )
-        expired = 0
-        while True:
-            with self._resources.db.transaction() as session:
-                rows = list(session.scalars(waiting.with_for_update(skip_locked=True).limit(SWEPT_AT_ONCE)))
-                for row in rows:
-                    move(row, S.EXPIRED, now)
-                    kinds = self._resources.artifacts.discard_of(session, "imports", row.id)
-                    row.plan_artifact_id = row.rejects_artifact_id = row.changes_artifact_id = None
-                    details = {"entity_types": row.entity_types, "files": kinds}
-                    removed(session, "imports", row.id, "EXPIRED", now, details)
-            expired += len(rows)
-            if len(rows) < SWEPT_AT_ONCE:
-                return expired
+        return remove_each(self._resources.db, waiting, end)
 
     def _entities(self, caller: Caller, request: ImportRequest) -> Sequence[str]:
         """The entities to be written: the one asked for, or those of the bundle's manifest."""

@@ -5,7 +5,6 @@ Their bytes go by the sweep of `engine.backups.sweep`, which unpublishes a backu
 
 from __future__ import annotations
 
-import uuid
 from datetime import datetime
 from typing import Any
 
@@ -16,7 +15,7 @@ from engine.backups.model import SAFETY, VerifyLevel
 from engine.backups.states import GOOD, BackupStatus, found_damaged, move
 from engine.backups.uses import in_use, increments_to, uses
 from engine.db.models import BackupRow
-from engine.retention.model import Code, Decision
+from engine.retention.model import Decision
 from engine.retention.plan import Candidate, decide
 from engine.retention.record import removed
 
@@ -45,12 +44,8 @@ _KNOWN = (
 
 def decisions(session: Session, floor: int, now: datetime) -> list[Decision]:
     """What becomes of each good backup, removals last and in their order."""
-    needed = uses(session)
-    waiting = select(BackupRow.parent_id).where(
-        BackupRow.parent_id.is_not(None), BackupRow.status == BackupStatus.PENDING.value
-    )
-    for parent_id in session.scalars(waiting):
-        needed.setdefault(uuid.UUID(str(parent_id)), "an increment to it is being made")
+    made = select(BackupRow.parent_id).where(BackupRow.status == BackupStatus.PENDING.value)
+    needed = dict.fromkeys(session.scalars(made), "an increment to it is being made") | uses(session)
     good = select(*_KNOWN).where(BackupRow.status.in_(GOOD)).order_by(BackupRow.created_at, BackupRow.id)
     return decide([_candidate(row, needed.get(row.id, "")) for row in session.execute(good)], floor, now)
 
@@ -79,7 +74,7 @@ def expire(session: Session, floor: int, now: datetime) -> list[Decision]:
             "entity_types": row.entity_types,
             "size_bytes": decision.size,
         }
-        removed(session, "backups", row.id, Code.EXPIRED, now, details)
+        removed(session, "backups", row.id, now, details)
         done.append(decision)
     return done
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -27,7 +27,7 @@ from engine.exports.states import ExportStatus
 from engine.imports.states import FINAL, ImportStatus
 from engine.jobs.model import FINISHED
 from engine.restores.states import FINAL as RESTORE_ENDED
-from engine.retention.model import Code, Decision, by_time
+from engine.retention.model import Decision, by_time
 from engine.retention.record import removed
 from engine.uploads.service import LIVE
 
@@ -124,7 +124,7 @@ def let_go(session: Session, store: ArtifactStore, decision: Decision, applied_p
         }
         if decision.entity_types:
             details["entity_types"] = list(decision.entity_types)
-        removed(session, owner_type, owner_id, Code.EXPIRED, now, details)
+        removed(session, owner_type, owner_id, now, details)
     return bool(over)
 
 
@@ -148,7 +148,7 @@ def _with_plan(row: Any, theirs: Sequence[_File], applied_plan: timedelta) -> li
     assert row.completed_at is not None, "a final import has ended"
     ends = row.completed_at + applied_plan
     return [
-        _File(file.artifact_id, file.kind, file.size, min(file.until, ends))
+        replace(file, until=min(file.until, ends))
         if file.kind == ArtifactKind.PLAN and file.until is not None
         else file
         for file in theirs

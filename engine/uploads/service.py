@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from engine.access.caller import Caller
 from engine.access.idempotency import once
 from engine.artifacts import ArtifactKind, ArtifactStore
-from engine.audit import record_intent, record_outcome
+from engine.audit import record_change, record_intent, record_outcome
 from engine.clock import Clock
 from engine.config import Settings
 from engine.db.database import Database
@@ -24,7 +24,7 @@ from engine.db.models import ArtifactRow, ImportRow, PrincipalRow, UploadRow
 from engine.errors import FailedPrecondition, InvalidRequest, NotFound, ResourceExhausted
 from engine.ids import new_id
 from engine.paging import Page, Paging, newest_first
-from engine.retention.record import removed
+from engine.retention.record import remove_each, removed
 from engine.uploads.stream import FINISHED_FOR, UploadStream, too_large
 
 MANAGE = "uploads.manage"
@@ -35,7 +35,6 @@ READING = ("PENDING", "VALIDATING", "PROCESSING")
 """Imports that may be reading the file just now."""
 LIVE = (*READING, "AWAITING_APPROVAL")
 """Imports that may still want it."""
-SWEPT_AT_ONCE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,8 +263,7 @@ class Uploads:
         upload.artifact_id = self._artifacts.create(session, ArtifactKind.UPLOAD, "upload", upload.id)
         session.add(upload)
         details = {"file_name": name, "size": size}
-        intent = record_intent(session, caller, "uploads.create", "uploads", upload.id, details, now)
-        record_outcome(session, intent, "COMPLETED", {}, now)
+        record_change(session, caller, "uploads.create", "uploads", upload.id, now, details)
         return upload.id
 
     def _check_cap(self, session: Session, caller: Caller) -> None:
@@ -303,21 +301,17 @@ class Uploads:
             self._artifacts.discard(session, upload.artifact_id)
 
     def _expire(self, now: datetime, which: ColumnElement[bool]) -> int:
-        """A hundred per transaction; one that a stream or an import holds just now waits for the next sweep."""
-        expired = 0
-        while True:
-            with self._db.transaction() as session:
-                wanted = select(UploadRow).where(which, UploadRow.expires_at <= now).limit(SWEPT_AT_ONCE)
-                uploads = session.scalars(wanted.with_for_update(skip_locked=True)).all()
-                # Asked again under the lock: an import may have been made since the statement's snapshot.
-                gone = [upload for upload in uploads if not _is_needed(session, upload.id, LIVE)]
-                for upload in gone:
-                    self._end(session, upload, "EXPIRED", now)
-                    details = {"name": upload.name, "size_bytes": upload.committed_size}
-                    removed(session, "uploads", upload.id, "EXPIRED", now, details)
-            expired += len(gone)
-            if len(uploads) < SWEPT_AT_ONCE or not gone:
-                return expired
+        """One that a stream or an import holds just now waits for the next sweep."""
+
+        def end(session: Session, upload: UploadRow) -> bool:
+            if _is_needed(session, upload.id, LIVE):  # by an import made since the statement's snapshot
+                return False
+            self._end(session, upload, "EXPIRED", now)
+            details = {"name": upload.name, "size_bytes": upload.committed_size}
+            removed(session, "uploads", upload.id, now, details)
+            return True
+
+        return remove_each(self._db, select(UploadRow).where(which, UploadRow.expires_at <= now), end)
 
 
 def _needed(statuses: tuple[str, ...]) -> ColumnElement[bool]:

@@ -161,6 +161,18 @@ def test_a_file_that_work_needs_stays_past_its_time(bench: Bench) -> None:
     assert kinds_of(bench, row.id) == ["PLAN"]
 
 
+def test_what_has_piled_up_goes_in_one_sweep_whatever_is_done_at_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.retention.record.AT_ONCE", 2)
+    for number in range(5):
+        bench.world.upload(b"id\n%d\n" % number)
+    bench.clock.ahead = 100 * DAY
+
+    assert (bench.sweep(), bench.sweep()) == (Swept(uploads=5), Swept())
+    assert len(bench.told()) == 5
+
+
 def test_who_may_not_list_a_thing_does_not_see_it_here(bench: Bench) -> None:
     backup, export = bench.backup(), bench.world.export("things")[0]
     bench.world.upload(b"id\n9\n")
