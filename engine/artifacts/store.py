@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -116,15 +116,15 @@ class ArtifactStore:
             session.flush()
         self._digests.forget(artifact_id)
 
-    def discard_of(self, session: Session, owner_type: str, owner_id: UUID) -> list[str]:
-        """Mark all of one owner's artifacts; their kinds, in order."""
-        mine = select(ArtifactRow.id, ArtifactRow.kind).where(
+    def discard_of(self, session: Session, owner_type: str, owner_id: UUID) -> Sequence[ArtifactRow]:
+        """Mark all of one owner's artifacts; which, in order."""
+        mine = select(ArtifactRow).where(
             ArtifactRow.owner_type == owner_type, ArtifactRow.owner_id == owner_id, ArtifactRow.state != "DELETING"
         )
-        found = session.execute(mine.order_by(ArtifactRow.created_at, ArtifactRow.id)).all()
-        for artifact_id, _ in found:
-            self.discard(session, artifact_id)
-        return [kind for _, kind in found]
+        found = session.scalars(mine.order_by(ArtifactRow.created_at, ArtifactRow.id)).all()
+        for artifact in found:
+            self.discard(session, artifact.id)
+        return found
 
     def purge(self, artifact_id: UUID) -> None:
         """Delete a discarded artifact's bytes and rows now. Call it after the discarding transaction committed."""

@@ -263,9 +263,14 @@ class Imports:
 
         def end(session: Session, row: ImportRow) -> bool:
             move(row, S.EXPIRED, now)
-            kinds = self._resources.artifacts.discard_of(session, "imports", row.id)
+            gone = self._resources.artifacts.discard_of(session, "imports", row.id)
             row.plan_artifact_id = row.rejects_artifact_id = row.changes_artifact_id = None
-            removed(session, "imports", row.id, now, {"entity_types": row.entity_types, "files": kinds})
+            details = {
+                "entity_types": row.entity_types,
+                "files": [artifact.kind for artifact in gone],
+                "size_bytes": sum(artifact.size for artifact in gone),
+            }
+            removed(session, "imports", row.id, now, details)
             return True
 
         waiting = select(ImportRow).where(

@@ -118,9 +118,9 @@ def test_a_plan_that_nobody_applied_goes_after_a_day_with_all_its_files(bench: B
     assert bench.preview()[resource] == "EXPIRED"
     assert bench.sweep().imports == 1
     assert (bench.world.imports.get(bench.world.caller, row.id).status, kinds_of(bench, row.id)) == ("EXPIRED", [])
-    assert [(e.resource_id, e.details["files"]) for e in bench.audited() if e.resource_type == "imports"] == [
-        (str(row.id), ["PLAN", "REJECTS"])
-    ]
+    (told,) = (event for event in bench.audited() if event.resource_type == "imports")
+    assert (told.resource_id, told.details["files"]) == (str(row.id), ["PLAN", "REJECTS"])
+    assert told.details["size_bytes"] > 0
 
 
 def test_the_plan_of_an_import_that_stands_is_its_way_back_and_stays_as_long(bench: Bench) -> None:
