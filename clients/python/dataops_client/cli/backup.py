@@ -10,7 +10,7 @@ import typer
 
 from dataops_client.cli import exits
 from dataops_client.cli import output as out
-from dataops_client.cli.asking import agreed, can_ask
+from dataops_client.cli.asking import require_yes
 from dataops_client.cli.backup_options import chosen_entities, keys_of
 from dataops_client.cli.backup_output import show_backup, show_backups, show_differences, tell_cut
 from dataops_client.cli.course import on_course
@@ -284,23 +284,10 @@ def delete(
     as_json = wants_json(output, json)
     with settings.connect() as client, on_course("nothing is deleted"):
         if not yes:
-            _ask_to_delete(client.get_backup(backup_id), as_json=as_json)
+            found = client.get_backup(backup_id)
+            question = "Delete this backup? It cannot be had again."
+            require_yes("delete", "backup", question, lambda: show_backup(found), as_json=as_json)
         _print(client.delete_backup(backup_id, reason), as_json=as_json)
-
-
-def _ask_to_delete(found: backups_pb2.Backup, *, as_json: bool) -> None:
-    """Return when a person says yes.
-
-    Raises:
-        typer.Exit: NOT_APPLIED without a yes.
-    """
-    if as_json or not can_ask():
-        out.complain("not deleted: nobody can be asked; --yes deletes what `dataops backup show` shows")
-        raise typer.Exit(exits.NOT_APPLIED)
-    show_backup(found)
-    if not agreed("Delete this backup? It cannot be had again."):
-        out.complain("not deleted")
-        raise typer.Exit(exits.NOT_APPLIED)
 
 
 def _require_comparison_of(client: DataOps, job_id: str, backup_id: str) -> None:

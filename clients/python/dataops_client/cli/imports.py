@@ -9,7 +9,7 @@ import typer
 
 from dataops_client.cli import exits
 from dataops_client.cli import output as out
-from dataops_client.cli.asking import agreed, can_ask
+from dataops_client.cli.asking import require_yes
 from dataops_client.cli.cancelling import tell_cancelled
 from dataops_client.cli.course import on_course
 from dataops_client.cli.import_options import DeletesOption, StrictOption, YesOption
@@ -264,13 +264,7 @@ def _ask_for_approval(client: DataOps, planned: imports_pb2.Import, *, as_json: 
     if planned.status != imports_pb2.IMPORT_STATUS_AWAITING_APPROVAL:
         out.complain(f"found the import {enum_word(planned, 'status')}, expected it AWAITING_APPROVAL")
         raise typer.Exit(exits.REFUSED)
-    if as_json or not can_ask():
-        out.complain("not approved: nobody can be asked; --yes approves what `dataops imports show` shows")
-        raise typer.Exit(exits.NOT_APPLIED)
-    show_decision(client, planned)
-    if not agreed("Approve this plan?"):
-        out.complain("not approved, nothing is changed")
-        raise typer.Exit(exits.NOT_APPLIED)
+    require_yes("approve", "imports", "Approve this plan?", lambda: show_decision(client, planned), as_json=as_json)
 
 
 def _print(found: imports_pb2.Import, *, as_json: bool) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from dataops_client.cli import exits
 from dataops_client.cli import output as out
-from dataops_client.cli.asking import agreed, ask, can_ask
+from dataops_client.cli.asking import ask, can_ask, require_yes
 from dataops_client.cli.backup_options import renames_of
 from dataops_client.cli.cancelling import tell_cancelled
 from dataops_client.cli.course import Course, on_course
@@ -108,12 +108,15 @@ def approve(
     quiet: QuietOption = False,
 ) -> None:
     """Approve what another person has confirmed, and follow the restore to its end."""
+    from dataops.v1 import restores_pb2
+
     settings: Settings = context.obj
     as_json = wants_json(output, json)
     with settings.connect() as client, on_course(f"nothing is touched; {_steps(restore_id)}") as course:
         planned = client.get_restore(restore_id)
         if not yes:
-            _ask_for_approval(planned, as_json=as_json)
+            _require(planned, restores_pb2.RESTORE_STATUS_AWAITING_APPROVAL)
+            require_yes("approve", "restore", "Approve this restore?", lambda: show_restore(planned), as_json=as_json)
         begun = client.approve_restore(planned, reason=reason, wait=False)
         done = _followed(client, begun, course, quiet=quiet)
     _print(done, as_json=as_json)
@@ -252,24 +255,6 @@ def _typed(planned: restores_pb2.Restore, *, as_json: bool) -> str:
         out.complain("that is not the phrase" + ("; once more" if left else ""))
     out.complain("not confirmed, nothing is touched")
     raise typer.Exit(exits.REFUSED)
-
-
-def _ask_for_approval(planned: restores_pb2.Restore, *, as_json: bool) -> None:
-    """Return when a person says yes.
-
-    Raises:
-        typer.Exit: REFUSED if there is nothing to approve, NOT_APPLIED without a yes.
-    """
-    from dataops.v1 import restores_pb2
-
-    _require(planned, restores_pb2.RESTORE_STATUS_AWAITING_APPROVAL)
-    if as_json or not can_ask():
-        out.complain("not approved: nobody can be asked; --yes approves what `dataops restore show` shows")
-        raise typer.Exit(exits.NOT_APPLIED)
-    show_restore(planned)
-    if not agreed("Approve this restore?"):
-        out.complain("not approved, nothing is touched")
-        raise typer.Exit(exits.NOT_APPLIED)
 
 
 def _require(found: restores_pb2.Restore, expected: restores_pb2.RestoreStatus.ValueType) -> None:

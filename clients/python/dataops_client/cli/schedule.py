@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dataops_client.cli import exits
 from dataops_client.cli import output as out
-from dataops_client.cli.asking import agreed, can_ask
+from dataops_client.cli.asking import require_yes
 from dataops_client.cli.backup import EntitiesArgument
 from dataops_client.cli.backup_options import chosen_entities
 from dataops_client.cli.backup_output import show_backup
@@ -187,24 +186,10 @@ def delete(
     """Delete a schedule after a yes; its backups stay."""
     with _settings(context).connect() as client, on_course("nothing is deleted"):
         if not yes:
-            _ask_to_delete(client.get_schedule(schedule_id))
+            found = client.get_schedule(schedule_id)
+            require_yes("delete", "schedule", "Delete this schedule? Its backups stay.", lambda: show_schedule(found))
         client.delete_schedule(schedule_id, reason)
     print(f"deleted {schedule_id}")
-
-
-def _ask_to_delete(found: schedules_pb2.Schedule) -> None:
-    """Return when a person says yes.
-
-    Raises:
-        typer.Exit: NOT_APPLIED without a yes.
-    """
-    if not can_ask():
-        out.complain("not deleted: nobody can be asked; --yes deletes what `dataops schedule show` shows")
-        raise typer.Exit(exits.NOT_APPLIED)
-    show_schedule(found)
-    if not agreed("Delete this schedule? Its backups stay."):
-        out.complain("not deleted")
-        raise typer.Exit(exits.NOT_APPLIED)
 
 
 def _settings(context: typer.Context) -> Settings:
