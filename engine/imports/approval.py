@@ -16,8 +16,8 @@ from engine.access import CallContext, Caller, caller_of
 from engine.audit import record_change
 from engine.config import Settings
 from engine.db.models import ImportRow
-from engine.errors import Aborted, FailedPrecondition, PermissionDenied
-from engine.imports.states import ImportStatus
+from engine.errors import FailedPrecondition, PermissionDenied
+from engine.imports.states import ImportStatus, require_in_time, require_plan, require_waiting
 
 S = ImportStatus
 
@@ -68,23 +68,12 @@ def approve(
         Aborted: PLAN_DIGEST_MISMATCH; FailedPrecondition: IMPORT_STATE, PLAN_EXPIRED, APPROVAL_NOT_NEEDED.
     """
     _require_right(caller, row, entities)
-    if row.plan_digest is not None and row.plan_digest != plan_digest:
-        raise Aborted(
-            "plan_digest: found another one than this import's plan; look at the plan again",
-            reason="PLAN_DIGEST_MISMATCH",
-        )
+    require_plan(row, plan_digest)
     if caller.principal_id == row.principal_id:
         raise _by_another("asked for it")
     if _approved(row) and (row.status == S.AWAITING_APPROVAL or caller.principal_id == row.approved_by):
         return
-    if row.status != S.AWAITING_APPROVAL:
-        raise FailedPrecondition(
-            f"import: found it {row.status}, expected AWAITING_APPROVAL",
-            reason="IMPORT_STATE",
-            metadata={"status": row.status},
-        )
-    if row.plan_expires_at is not None and row.plan_expires_at < now:
-        raise _expired()
+    require_waiting(row, now)
     if not needed(row, settings):
         raise FailedPrecondition(
             "import: found a plan that may be applied without approval", reason="APPROVAL_NOT_NEEDED"
@@ -120,8 +109,7 @@ def require_standing(session: Session, row: ImportRow, entities: Sequence[str], 
         return
     if row.approved_by is None or not _approved(row):
         raise _missing()
-    if row.plan_expires_at is not None and row.plan_expires_at < now:
-        raise _expired()
+    require_in_time(row, now)
     _require_right(caller_of(session, row.approved_by, CallContext.from_record(row.context), now), row, entities)
 
 
@@ -138,10 +126,6 @@ def _missing() -> FailedPrecondition:
     return FailedPrecondition(
         "import: found its plan not approved, expected ApproveImport by another person first", reason="APPROVAL_NEEDED"
     )
-
-
-def _expired() -> FailedPrecondition:
-    return FailedPrecondition("plan: found it expired, make a new one", reason="PLAN_EXPIRED")
 
 
 def _by_another(what: str) -> PermissionDenied:

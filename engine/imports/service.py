@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from engine.access import Caller, once
 from engine.audit import record_change, record_intent
 from engine.db.models import ImportRow
-from engine.errors import Aborted, DataInvalid, FailedPrecondition, InvalidRequest, NotBuilt, NotFound, Unavailable
+from engine.errors import DataInvalid, FailedPrecondition, InvalidRequest, NotBuilt, NotFound, Unavailable
 from engine.ids import new_id
 from engine.imports import approval
 from engine.imports.changes import PlanView, page_of_errors
@@ -32,7 +32,7 @@ from engine.imports.planfile import Plan
 from engine.imports.rejects import reject_name
 from engine.imports.run import begin_apply, begin_plan, require_secrets, written
 from engine.imports.sources import bundled_entities
-from engine.imports.states import FINAL, ImportStatus, move
+from engine.imports.states import FINAL, ImportStatus, move, require_plan, require_waiting
 from engine.jobs.model import Claim, ClaimMode, JobKind
 from engine.jobs.service import cancel_job, create_job
 from engine.paging import Page, Paging, created_within, newest_first
@@ -329,21 +329,10 @@ class Imports:
         for name in written(row):
             caller.require("imports.apply", name, row.import_type)
         require_secrets(caller, row)
-        if row.plan_digest is not None and row.plan_digest != plan_digest:
-            raise Aborted(
-                "plan_digest: found another one than this import's plan; look at the plan again",
-                reason="PLAN_DIGEST_MISMATCH",
-            )
+        require_plan(row, plan_digest)
         if row.status in (S.PROCESSING, S.COMPLETED):
             return
-        if row.status != S.AWAITING_APPROVAL:
-            raise FailedPrecondition(
-                f"import: found it {row.status}, expected AWAITING_APPROVAL",
-                reason="IMPORT_STATE",
-                metadata={"status": row.status},
-            )
-        if row.plan_expires_at is not None and row.plan_expires_at < now:
-            raise FailedPrecondition("plan: found it expired, make a new one", reason="PLAN_EXPIRED")
+        require_waiting(row, now)
         approval.require_approved(caller, row, self._resources.settings)
         _require_confirmation(row, confirmed_deletes)
         row.confirmed_deletes = confirmed_deletes

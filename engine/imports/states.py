@@ -1,4 +1,4 @@
-"""An import's states, and the only functions that change them."""
+"""An import's states, what is asked of them, and the only functions that change them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from engine.db.models import ImportRow
-from engine.errors import DataOpsError, FailedPrecondition
+from engine.errors import Aborted, DataOpsError, FailedPrecondition
 
 
 class ImportStatus(StrEnum):
@@ -37,6 +37,38 @@ _ALLOWED: dict[ImportStatus, frozenset[ImportStatus]] = {
     S.FAILED: frozenset({S.PENDING, S.PROCESSING}),
     S.ROLLED_BACK: frozenset({S.PROCESSING}),
 }
+
+
+def require_plan(row: ImportRow, plan_digest: bytes) -> None:
+    """Raises:
+    Aborted: PLAN_DIGEST_MISMATCH when the caller has seen another plan. Without one, the status says so.
+    """
+    if row.plan_digest is not None and row.plan_digest != plan_digest:
+        raise Aborted(
+            "plan_digest: found another one than this import's plan; look at the plan again",
+            reason="PLAN_DIGEST_MISMATCH",
+        )
+
+
+def require_waiting(row: ImportRow, now: datetime) -> None:
+    """Raises:
+    FailedPrecondition: IMPORT_STATE, PLAN_EXPIRED when there is no plan that waits for somebody's word.
+    """
+    if row.status != S.AWAITING_APPROVAL:
+        raise FailedPrecondition(
+            f"import: found it {row.status}, expected AWAITING_APPROVAL",
+            reason="IMPORT_STATE",
+            metadata={"status": row.status},
+        )
+    require_in_time(row, now)
+
+
+def require_in_time(row: ImportRow, now: datetime) -> None:
+    """Raises:
+    FailedPrecondition: PLAN_EXPIRED.
+    """
+    if row.plan_expires_at is not None and row.plan_expires_at <= now:
+        raise FailedPrecondition("plan: found it expired, make a new one", reason="PLAN_EXPIRED")
 
 
 def move(row: ImportRow, to: ImportStatus, now: datetime) -> None:
