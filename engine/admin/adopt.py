@@ -196,13 +196,11 @@ def _schedule(session: Session, row: dict[str, Any], ids: dict[str, uuid.UUID], 
     if owner is None:
         return []
     spec = {column: row[column] for column in ScheduleSpec("", "").as_columns()}
-    counts = dict.fromkeys(("missed_runs", "skipped_runs", "failed_runs"), 0)
     made = session.execute(
         insert(ScheduleRow)
         .values(
             id=uuid.UUID(row["id"]),
             **spec,
-            **counts,
             revision=row["revision"] + 1,
             paused=True,
             principal_id=owner,
