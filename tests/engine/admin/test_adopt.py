@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import stat
-import threading
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 
 import psycopg
@@ -163,17 +164,14 @@ def test_a_recorded_backup_keeps_its_record_whatever_else_bears_its_id(
 def test_two_adoptions_at_once_make_one_record_each(site: Store, disaster: Callable[[], Disaster]) -> None:
     for _ in range(5):
         site.backup("things")
-    resources, outcomes = disaster().world.resources, []
+    resources = disaster().world.resources
 
-    def adopt() -> None:
-        for told in adopting.adopt(resources.db, resources.repository, resources.settings, resources.clock()):
-            outcomes.append(told.outcome)
+    def adopt(_: int) -> list[str]:
+        told = adopting.adopt(resources.db, resources.repository, resources.settings, resources.clock())
+        return [one.outcome for one in told]
 
-    threads = [threading.Thread(target=adopt) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    with ThreadPoolExecutor(3) as pool:
+        outcomes = chain.from_iterable(pool.map(adopt, range(3)))
 
     assert sorted(outcomes) == ["adopted"] * 5 + ["known"] * 10
 

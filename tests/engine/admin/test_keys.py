@@ -6,8 +6,8 @@ import base64
 import os
 import re
 import stat
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -94,12 +94,8 @@ def test_a_link_to_the_ring_goes_on_leading_there(tmp_path: Path) -> None:
 def test_rotations_at_once_lose_no_key(tmp_path: Path) -> None:
     path = tmp_path / "ring"
     keyfile.create(path, NOW)
-    texts: list[str] = []
-    threads = [threading.Thread(target=lambda: texts.append(keyfile.rotate(None, path, NOW)[1])) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(8) as pool:
+        texts = list(pool.map(lambda _: keyfile.rotate(None, path, NOW)[1], range(8)))
 
     keys = parse_keys(path.read_text())
     assert len(keys) == 9

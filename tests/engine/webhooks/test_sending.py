@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -229,11 +229,8 @@ def test_two_senders_at_once_send_each_message_once(reached, receiver):
         hook(reached, f"{receiver.url}&n={number}")
     for _ in range(3):
         ended_job(reached)
-    threads = [threading.Thread(target=send, args=(reached,)) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(50)
+    with ThreadPoolExecutor(2) as pool:
+        assert sum(pool.map(send, [reached, reached])) == 12
 
     sent = [headers["DataOps-Delivery"] for headers, _ in receiver.received]
     assert sorted(sent) == sorted(str(d.id) for d in owed(reached))
