@@ -1,4 +1,5 @@
-"""docs/command-line.md against the command: every command and option stands there, and every example is understood."""
+"""docs/command-line.md against the command: every command and option stands there, and every example is understood, those
+of the other pages too."""
 
 from __future__ import annotations
 
@@ -16,6 +17,11 @@ from dataops_client.cli.app import app
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"^(dataops .*?)(?:  +#.*)?$", PAGE, re.MULTILINE)
+ELSEWHERE = {
+    example
+    for page in sorted((ROOT / "docs").glob("*.md"))
+    for example in re.findall(r"^(?:\$ )?(dataops [^`]*?)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+} - set(EXAMPLES)
 EVERYWHERE = {"--help", "-h", "--json", "--output", "--reason", "--quiet", "-q", "--install-completion"}
 
 
@@ -39,10 +45,10 @@ def test_every_command_has_an_example_and_every_option_a_word(path: str):
             assert names & (words | EVERYWHERE), f"{path} {parameter.opts}"
 
 
-@pytest.mark.parametrize("example", EXAMPLES)
+@pytest.mark.parametrize("example", [*EXAMPLES, *sorted(ELSEWHERE)])
 def test_every_example_is_understood(example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("users.csv", "users.json", "platform.zip", "people.toml"):
+    for name in ("users.csv", "users.json", "platform.zip", "people.toml", "people.csv", "fewer.csv"):
         (tmp_path / name).write_text("")
     words = shlex.split(example)[1:]
     if words[:1] == ["--stack"]:
