@@ -45,7 +45,7 @@ def owe_deliveries(session: Session, job: JobRow, now: datetime) -> None:
 
 
 def _schedule_of(session: Session, job: JobRow) -> uuid.UUID | None:
-    """The schedule whose backup the job makes or proves."""
+    """The schedule whose backup the job makes, proves or compares."""
     if job.resource_type != "backups":
         return None
     return session.scalars(select(BackupRow.schedule_id).where(BackupRow.id == job.resource_id)).first()
