@@ -1,5 +1,5 @@
-"""docs/command-line.md against the command: every command and option stands there, and every example is understood, those
-of the other pages too."""
+"""docs/command-line.md against the command: every command and option stands there, and every example is understood,
+those of the other pages too."""
 
 from __future__ import annotations
 

@@ -94,6 +94,16 @@ def test_what_the_message_says_is_not_said_again():
     assert list(lines_of(refused)) == ["SCHEDULE_INVALID: cron: found 6 fields, expected five"]
 
 
+def test_of_several_the_message_says_one_and_the_others_are_named():
+    """As the rules of the contract are refused: the same is wrong with all of them."""
+    none = "expected a value, found none"
+    violations = (Violation("spec.name", none), Violation("plan_digest", none), Violation("", "name it"))
+    refused = InvalidRequest(f"spec.name: {none}, and 2 more", "INVALID_REQUEST", violations=violations)
+
+    (line,) = lines_of(refused)
+    assert line == f"INVALID_REQUEST: spec.name: {none}, and 2 more (plan_digest: {none}; name it)"
+
+
 def test_a_refused_call_is_one_line():
     refused = FailedPrecondition("wrong", "IMPORT_STATE", violations=(Violation("status", "found FAILED"),))
 

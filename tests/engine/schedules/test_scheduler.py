@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -11,14 +12,18 @@ import psycopg
 import pytest
 from sqlalchemy import select
 
+from engine.access import Caller
 from engine.backups.model import BackupType, VerifyLevel
 from engine.catalog import CatalogSource
 from engine.db.models import AuditEventRow, BackupVerificationRow, JobRow, RoleRow
 from engine.db.platform import Platform
 from engine.errors import DataInvalid, Unavailable
+from engine.jobs import states
+from engine.jobs.model import JobState
 from engine.schedules.model import Overlap
 from engine.schedules.record import KEPT_FOR, forget_runs
 from engine.schedules.scheduler import MISSED_KEPT, Scheduler
+from engine.schedules.service import Schedules
 from tests.engine.backups.kit import caller_with
 from tests.engine.schedules.kit import LOST, Bench
 
@@ -222,6 +227,32 @@ def test_a_job_put_back_by_hand_needs_no_other_try(bench: Bench) -> None:
         session.merge(bench.backups(schedule_id)[0]).status = "CANCELLED"
     assert bench.fire(minutes=6) == 0
     assert bench.outcomes(schedule_id) == [("01-01 02:00", "STARTED")]
+
+
+@pytest.mark.parametrize("change", [Schedules.pause, Schedules.delete])
+def test_a_backup_that_fails_after_its_schedule_was_stopped_is_not_tried_again(
+    change: Callable[[Schedules, Caller, uuid.UUID], object], bench: Bench
+) -> None:
+    schedule_id = bench.create()
+    bench.fire(hours=2)
+    change(bench.schedules, bench.caller, schedule_id)
+    bench.end(schedule_id, LOST)
+
+    assert bench.outcomes(schedule_id) == [("01-01 02:00", "FAILED")]
+
+
+def test_a_run_that_failed_and_is_put_back_by_hand_counts_once_and_not_if_it_becomes_good(bench: Bench) -> None:
+    schedule_id = bench.create()
+    bench.fire(hours=2)
+    bench.end(schedule_id, BROKEN)
+    for error, outcome, failed in ((LOST, "FAILED", 1), (None, "STARTED", 0)):
+        with bench.resources.db.transaction() as session:
+            backup = session.merge(bench.backups(schedule_id)[0])
+            backup.status = "PENDING"
+            states.change(session, session.get_one(JobRow, backup.job_id), JobState.PENDING, bench.clock())
+        bench.end(schedule_id, error)
+        assert [found for _, found in bench.outcomes(schedule_id)] == [outcome]
+        assert bench.row(schedule_id).failed_runs == failed
 
 
 def test_a_principal_who_may_not_any_more_fails_the_run_and_the_schedule_says_so(bench: Bench) -> None:
