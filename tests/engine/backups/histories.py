@@ -37,7 +37,7 @@ class Backup:
     incremental: bool
     method: str = "candidates"
     entities: tuple[str, ...] = ()
-    """None: all."""
+    """Empty: all."""
 
     def __str__(self) -> str:
         kind = f"increment ({self.method})" if self.incremental else "full backup"
