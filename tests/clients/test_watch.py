@@ -8,10 +8,11 @@ import time
 import pytest
 from dataops.v1 import common_pb2, jobs_pb2
 from dataops_client import DataOps
+from dataops_client.channel import open_channel
 from dataops_client.errors import JobFailed, NotFound, Unavailable
 from dataops_client.watch import watch_job
 
-from tests.clients.fake_server import World
+from tests.clients.fake_server import TOKEN, FakeServer, World
 
 JOB_ID = "0197a000-0000-7000-8000-00000000000b"
 
@@ -92,3 +93,18 @@ def test_waiting_for_a_job_that_failed_raises_its_reason(client: DataOps, world:
 
     assert str(caught.value) == "PLAN_STALE: 3 rows have moved since the plan"
     assert pickle.loads(pickle.dumps(caught.value)).job == world.job
+
+
+@pytest.mark.timeout(60)
+def test_ctrl_c_right_when_a_watch_begins_lets_the_client_close(
+    server: FakeServer, world: World, monkeypatch: pytest.MonkeyPatch
+):
+    """gRPC has begun the call and not yet the thread that learns of its end: its own close waits for that for ever."""
+    world.stall_watch = True
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("grpc._channel._run_channel_spin_thread", interrupted)
+    with pytest.raises(KeyboardInterrupt), DataOps(open_channel(server.address, ca=server.ca, token=TOKEN)) as client:
+        next(iter(client.watch(JOB_ID)))

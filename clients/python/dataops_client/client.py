@@ -13,6 +13,7 @@ Every call raises `dataops_client.errors`; the stubs stand beside it as attribut
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -48,6 +49,8 @@ from dataops_client.schedules import ScheduleCalls
 from dataops_client.webhooks import WebhookCalls
 
 __all__ = ["DataOps", "OnEvent"]
+
+_CLOSE_SECONDS = 2.0
 
 
 class DataOps(ExportCalls, BackupCalls, RestoreCalls, ScheduleCalls, RetentionCalls, OverviewCalls, WebhookCalls):
@@ -85,7 +88,12 @@ class DataOps(ExportCalls, BackupCalls, RestoreCalls, ScheduleCalls, RetentionCa
 
     def close(self) -> None:
         """End the connection and every call on it."""
-        self._channel.close()
+        # gRPC 1.85 waits for each call to end, and where Ctrl-C came just as one had begun, for ever: the thread that
+        # would have told of its end was not started (6 of 300 interrupted calls). What is left then is a socket and
+        # a thread that waits, which go with the process.
+        closing = threading.Thread(target=self._channel.close, name="dataops-close", daemon=True)
+        closing.start()
+        closing.join(_CLOSE_SECONDS)
 
     def __enter__(self) -> Self:
         return self
