@@ -65,7 +65,8 @@ class DataOpsError(Exception):
         return type(self), values
 
     def __str__(self) -> str:
-        new = (v for v in self.violations if v.description not in self.message)
+        firsts = {v.description: v for v in reversed(self.violations)}  # the one that a message speaks of
+        new = [v for v in self.violations if v.description not in self.message or v is not firsts[v.description]]
         named = "; ".join(f"{v.subject}: {v.description}" if v.subject else v.description for v in new)
         return f"{self.reason}: {self.message}" + (f" ({named})" if named else "")
 
