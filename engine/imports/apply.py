@@ -20,10 +20,10 @@ from engine.db.models import ImportRow
 from engine.db.platform import Connection, one_number
 from engine.errors import DataOpsError, FailedPrecondition
 from engine.faults import fault
-from engine.imports import indexes
 from engine.imports.direct import copy_in, goes_direct
 from engine.imports.drift import Drift, stale
 from engine.imports.effect import Effect, Part, parts_of
+from engine.imports.indexes import Bare, judged_keys
 from engine.imports.isolate import Isolation
 from engine.imports.loaded import Loaded, load, load_lookup, load_new
 from engine.imports.locks import ACCESS_EXCLUSIVE, ROW_EXCLUSIVE, SHARE_ROW_EXCLUSIVE, wait_for_locks
@@ -65,8 +65,8 @@ class Applier:
 
         Raises:
             Aborted: PLAN_STALE, when anything the plan relied on has moved.
-            FailedPrecondition: ENTITY_NOT_IMPORTABLE, ROW_REFUSED, ROWS_UNACCOUNTED; PLATFORM_NOT_PREPARED,
-            RIGHTS_MISSING, SEQUENCE_NOT_OWNED.
+            FailedPrecondition: ENTITY_NOT_IMPORTABLE, ROW_REFUSED, ROWS_UNACCOUNTED, DEFINITIONS_NOT_EQUAL;
+            PLATFORM_NOT_PREPARED, RIGHTS_MISSING, SEQUENCE_NOT_OWNED.
             DataLoss: PLAN_DAMAGED.
         """
         run, plan = self._run, self._plan
@@ -151,15 +151,17 @@ class Applier:
     ) -> dict[str, Any]:
         before = {e.number: _count(connection, e.entity) if e.lock != ROW_EXCLUSIVE else None for e in entries}
         others = reactions.counts()
-        dropped = {e.number: self._drop_indexes(connection, e, before[e.number]) for e in entries}
+        # the lock was chosen for an empty table; a row that has come since only makes it slower
+        empty = [e for e in entries if e.lock == ACCESS_EXCLUSIVE and before[e.number] == 0]
+        bare = [Bare(connection, e.entity) for e in empty if e is not self._direct]
         effect = Effect(connection, self._seed)
         parts = parts_of(entries, _rounds(connection, entries), {e.number for e in entries if e.head["assigned"]})
         effect.prepare(parts)
-        counts = self._effect(connection, effect, entries, parts, moved)
+        counts = self._effect(connection, effect, entries, parts, moved, empty=self._direct in empty)
         changed = self._prove(effect, parts, counts)
         self._run.check()
-        for entry in entries:
-            indexes.build(connection, entry.entity, dropped[entry.number])
+        for table in bare:
+            table.build()
         facts = [self._facts(connection, e, parts, counts, changed, moved, before[e.number]) for e in entries]
         reactions.require_counts(others)
         for entry, own in zip(entries, facts, strict=True):
@@ -170,13 +172,6 @@ class Applier:
         cascades = [{"entity": s.entity.name, "changed_by_trigger": s.changed} for s in stayed]
         return {"entities": facts, "cascades": cascades, "undo_artifact_id": str(undo) if undo else None}
 
-    def _drop_indexes(self, connection: Connection, entry: Loaded, before: int | None) -> list[indexes.PlainIndex]:
-        # the lock was chosen for an empty table; a row that has come since only makes it slower
-        bulk = entry.lock == ACCESS_EXCLUSIVE and before == 0
-        dropped = indexes.plain_indexes(connection, entry.entity) if bulk else []
-        indexes.drop(connection, entry.entity, dropped)
-        return dropped
-
     def _effect(
         self,
         connection: Connection,
@@ -184,8 +179,14 @@ class Applier:
         entries: list[Loaded],
         parts: list[Part],
         moved: dict[int, tuple[int, int]],
+        *,
+        empty: bool,
     ) -> list[int]:
-        """Rows that each part wrote; all that were planned, unless rows that the table refuses are to be left out."""
+        """Rows that each part wrote; all that were planned, unless rows that the table refuses are to be left out.
+
+        Args:
+            empty: rows that go straight in are the table's first.
+        """
         if not parts:
             return []
         direct = self._direct
@@ -193,8 +194,12 @@ class Applier:
         try:
             with connection.transaction() as scope:
                 connection.execute("SET CONSTRAINTS ALL DEFERRED")
+                keys = judged_keys(direct.entity, direct.columns) if direct else []
+                bare = Bare(connection, direct.entity, keys) if direct and empty else None
                 counts = [copy_in(self._run, connection, direct)] if direct else effect.write(parts)
                 connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+                if bare is not None:
+                    bare.build()
                 if counts == expected:
                     return counts
                 if self._on_refused is OnRefused.SKIP:

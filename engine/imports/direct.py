@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
+from engine.catalog import Entity
 from engine.db.platform import Connection
 from engine.imports.loaded import Loaded, copy_lines
 from engine.imports.model import OnDrift
@@ -28,10 +29,19 @@ def goes_direct(entries: Sequence[Loaded], on_drift: OnDrift) -> Loaded | None:
     if len(writing) != 1 or on_drift is OnDrift.SKIP_MOVED:
         return None
     (entry,) = writing
-    counts = not entry.head["assigned"] and not firing(entry.entity, "INSERT")
     only_new = not entry.rows("UPDATE") and not entry.rows("DELETE")
-    takes = bool(entry.plan.types(_stream(entry))) and all(f.receives for f in entry.entity.fields)
-    return entry if counts and only_new and takes else None
+    types = entry.plan.types(_stream(entry))
+    return entry if only_new and may_go_direct(entry.entity, entry.head["assigned"], types) else None
+
+
+def may_go_direct(entity: Entity, assigned: Sequence[str], types: Sequence[str]) -> bool:
+    """Whether their number proves new rows of these types, and COPY takes them.
+
+    Args:
+        assigned: fields whose values only the server will know.
+    """
+    counts = not assigned and not firing(entity, "INSERT")
+    return counts and bool(types) and all(f.receives for f in entity.fields)
 
 
 def copy_in(run: JobRun, connection: Connection, entry: Loaded) -> int:

@@ -1,20 +1,23 @@
 """An empty table is filled first and indexed afterwards: building an index at once is cheaper than keeping it up row by
 row, which is most of what an INSERT into an indexed table does.
 
-An import drops plain indexes only, none that is unique or a constraint's. A restore, which proves that all definitions
-are as before, drops unique ones and primary keys too. Neither drops an exclusion constraint's, a foreign key's target,
-the replica identity, or one that anything else depends on. Each comes back from its own definition, with tablespace,
-comment, statistics, CLUSTER mark; a key with its constraint.
+An import drops plain indexes, and unique ones and keys where its plan has judged their values and its rows go straight
+in: nothing looks a row up meanwhile. A restore drops all that are unique. Neither drops an exclusion constraint's, a
+foreign key's target, the replica identity, or one that anything else depends on. Each comes back from its own
+definition, with tablespace, comment, statistics, CLUSTER mark; a key with its constraint. The definitions prove that
+all is as before.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from psycopg import sql
 from psycopg.rows import class_row
 
 from engine.catalog import Entity
+from engine.catalog.definitions import definitions_of, require_same, tree_of
 from engine.db.platform import Connection
 
 WORTH_ROWS = 20_000
@@ -34,8 +37,8 @@ FROM pg_index i
 LEFT JOIN pg_constraint k ON k.conindid = i.indexrelid AND k.conrelid = i.indrelid AND k.contype IN ('p', 'u')
 JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_tablespace t ON t.oid = c.reltablespace
-WHERE i.indrelid = %(table)s::regclass AND i.indisvalid AND (%(unique)s OR NOT i.indisunique)
-  AND NOT i.indisreplident AND NOT i.indisexclusion
+WHERE i.indrelid = %(table)s::regclass AND (NOT i.indisunique OR %(all)s OR c.relname = ANY(%(unique)s))
+  AND i.indisvalid AND NOT i.indisreplident AND NOT i.indisexclusion
   AND has_schema_privilege(n.oid, 'CREATE') AND (t.oid IS NULL OR has_tablespace_privilege(t.oid, 'CREATE'))
   AND NOT EXISTS (SELECT FROM pg_constraint o WHERE o.conindid = i.indexrelid AND o.oid IS DISTINCT FROM k.oid)
   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = i.indexrelid)
@@ -68,9 +71,9 @@ class PlainIndex:
         return sql.Identifier(self.schema, self.name)
 
 
-def plain_indexes(connection: Connection, entity: Entity, *, unique: bool = False) -> list[PlainIndex]:
-    """The indexes of the table that may be dropped, with `unique` also those that are, keys among them; none for a
-    partitioned table or one that is not ours.
+def plain_indexes(connection: Connection, entity: Entity, unique: Collection[str] | None = ()) -> list[PlainIndex]:
+    """The indexes of the table that may be dropped, those among them that are unique, keys too, if they are named in
+    `unique`, or if it is None; none for a partitioned table or one that is not ours.
 
     Building one takes the right to make relations in its schema, which owning the table does not bring: since
     PostgreSQL 15 `public` gives it to nobody but the database's owner.
@@ -79,7 +82,38 @@ def plain_indexes(connection: Connection, entity: Entity, *, unique: bool = Fals
         return []
     with connection.cursor(row_factory=class_row(PlainIndex)) as cursor:
         table = entity.qualified.as_string(connection)
-        return cursor.execute(_PLAIN, {"table": table, "unique": unique}).fetchall()
+        return cursor.execute(_PLAIN, {"table": table, "all": unique is None, "unique": list(unique or ())}).fetchall()
+
+
+def judged_keys(entity: Entity, planned: Collection[str]) -> list[str]:
+    """The unique indexes that no new row of these columns violates in an empty table: the plan has looked at them."""
+    return [key.name for key in entity.unique if not key.partial and set(planned) >= set(key.columns)]
+
+
+class Bare:
+    """An empty table, under ACCESS EXCLUSIVE, without the indexes that are built when its rows are in."""
+
+    def __init__(self, connection: Connection, entity: Entity, unique: Collection[str] = ()) -> None:
+        self._connection = connection
+        self._entity = entity
+        self._dropped = plain_indexes(connection, entity, unique)
+        self._before = self._definitions()
+        drop(connection, entity, self._dropped)
+
+    def build(self) -> None:
+        """Raises:
+        FailedPrecondition: DEFINITIONS_NOT_EQUAL.
+        psycopg.Error: where an index refuses the rows.
+        """
+        build(self._connection, self._entity, self._dropped)
+        require_same(self._entity.name, self._before, self._definitions())
+
+    def _definitions(self) -> list[str]:
+        if not self._dropped:
+            return []
+        return definitions_of(
+            self._connection, tree_of(self._connection, [self._entity.qualified.as_string(self._connection)])
+        )
 
 
 def is_empty(connection: Connection, entity: Entity) -> bool:

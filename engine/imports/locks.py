@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -42,11 +42,19 @@ class LockChoice:
 
 
 def choose_lock(
-    connection: Connection, entity: Entity, writes: int, rows: int, *, only_adds: bool = True
+    connection: Connection,
+    entity: Entity,
+    writes: int,
+    rows: int,
+    *,
+    only_adds: bool = True,
+    unique: Collection[str] = (),
 ) -> LockChoice:
-    """By how much of the table is written. Readers go on, unless the table is empty and its indexes are built after."""
+    """By how much of the table is written. Readers go on, unless the table is empty and its indexes are built after,
+    those named in `unique` too."""
     seconds = round(0.1 + writes / ROWS_PER_SECOND, 1)
-    if only_adds and writes >= WORTH_ROWS and is_empty(connection, entity) and plain_indexes(connection, entity):
+    bulk = only_adds and writes >= WORTH_ROWS and is_empty(connection, entity)
+    if bulk and plain_indexes(connection, entity, unique):
         return LockChoice(ACCESS_EXCLUSIVE, "everybody who uses the table, which is empty", round(seconds / 2, 1))
     if writes > WHOLE_TABLE_SHARE * rows:
         return LockChoice(SHARE_ROW_EXCLUSIVE, "other writers of the table", seconds)

@@ -17,7 +17,9 @@ from engine.db.platform import Connection, one_row
 from engine.errors import DataInvalid, InternalError
 from engine.faults import fault
 from engine.imports import planfile
+from engine.imports.direct import may_go_direct
 from engine.imports.effects import Effects
+from engine.imports.indexes import judged_keys
 from engine.imports.locks import ROW_EXCLUSIVE, SHARE_ROW_EXCLUSIVE, LockChoice, choose_lock, rows_there
 from engine.imports.model import ImportOptions, ImportType, OnDrift
 from engine.imports.rejects import Refusal, write_rejects
@@ -76,11 +78,14 @@ class PlanWriter:
         self._mode = ImportType(row.import_type)
         self._seed = seed
         self._done = 0
+        self._alone = False
+        """Whether new rows may go straight into their table, as far as that hangs on the import as a whole."""
 
     def write(self, connection: Connection, targets: list[Target], effects: Effects) -> Planned:
         run, store = self._run, self._resources.artifacts
         run.stage("PLAN", rows=sum(t.tally.records for t in targets))
         planned_at = self._resources.clock()
+        self._alone = len(targets) == 1 and self._options.on_drift is not OnDrift.SKIP_MOVED
         with self._resources.db.transaction() as session:
             artifact_id = store.create(session, ArtifactKind.PLAN, "job", run.job.id)
         with store.writer(artifact_id) as sink:
@@ -120,14 +125,16 @@ class PlanWriter:
         streams |= {f"{target.number}.{kind}": entry for kind, entry in written.items()}
         counts = self._counts(connection, target, {kind: entry["rows"] for kind, entry in written.items()}, effects)
         there = rows_there(connection, entity)
-        lock = self._lock(connection, target, counts, there)
+        assigned = [f.name for f in staging.columns.server_assigned] if counts.insert else []
+        direct = self._alone and may_go_direct(entity, assigned, made.insert_types)
+        lock = self._lock(connection, target, counts, there, judged_keys(entity, made.planned) if direct else ())
         return {
             "name": entity.name,
             "catalog": entity.fingerprint,
             "key": list(staging.key),
             "planned": made.planned,
             "touched": list(staging.touched),
-            "assigned": [f.name for f in staging.columns.server_assigned] if counts.insert else [],
+            "assigned": assigned,
             "relied": made.relied,
             "reached": self._reached(connection, target) if counts.insert else {},
             "stored": [f.column for f in entity.stored],
@@ -201,9 +208,12 @@ class PlanWriter:
         found = one_row(connection, sql.SQL("SELECT {} FROM {} s WHERE {}").format(ends, staging.staged, staging.new()))
         return {column: pair for column, pair in zip(columns, found, strict=True) if pair[0] is not None}
 
-    def _lock(self, connection: Connection, target: Target, counts: Counts, there: int) -> LockChoice:
+    def _lock(
+        self, connection: Connection, target: Target, counts: Counts, there: int, unique: Sequence[str]
+    ) -> LockChoice:
         writes = counts.insert + counts.update + counts.delete
-        lock = choose_lock(connection, target.entity, writes, there, only_adds=writes == counts.insert)
+        only_adds = writes == counts.insert
+        lock = choose_lock(connection, target.entity, writes, there, only_adds=only_adds, unique=unique)
         stays = self._options.on_drift is OnDrift.SKIP_MOVED or self._mode is ImportType.REPLACE
         if stays and lock.mode == ROW_EXCLUSIVE:
             # what has moved, or come, since the plan must not move again before COMMIT

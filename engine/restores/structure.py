@@ -16,16 +16,11 @@ from psycopg import sql
 from psycopg.rows import class_row
 
 from engine.catalog import Entity
+from engine.catalog.definitions import definitions_of, tree_of
 from engine.db.platform import Connection, one_row
 from engine.errors import FailedPrecondition, PlatformNotPrepared
 from engine.imports import indexes
 from engine.imports.indexes import PlainIndex
-
-_TREE = """
-WITH named AS (SELECT unnest(%s::regclass[]) AS r)
-SELECT p.relid::oid AS oid FROM named, pg_partition_tree(r) p UNION SELECT r::oid FROM named
-"""
-"""The tables and their partitions; of an inheritance parent itself alone, as its rows are."""
 
 _TRIGGERS = """
 SELECT n.nspname AS schema, c.relname AS "table", t.tgname AS name, t.tgenabled AS state
@@ -64,55 +59,6 @@ WHERE k.conrelid = ANY(%s) AND k.contype IN ('c', 'n') AND NOT k.convalidated AN
 ORDER BY 1, 2, 3
 """
 """Checks, and NOT NULL, that are kept for new rows only: to a restore all rows are new, and old ones may break them."""
-
-_DEFINITIONS = """
-SELECT concat_ws(chr(31), 'relation', c.oid::regclass, c.relkind, c.relpersistence, pg_get_userbyid(c.relowner),
-                 c.relacl, c.reloptions, c.relreplident, c.relrowsecurity, c.relforcerowsecurity, c.reltablespace,
-                 pg_get_expr(c.relpartbound, c.oid), obj_description(c.oid, 'pg_class'),
-                 ARRAY(SELECT i.inhparent::regclass::text FROM pg_inherits i WHERE i.inhrelid = c.oid
-                       ORDER BY i.inhseqno))
-FROM pg_class c WHERE c.oid = ANY(%(oids)s)
-UNION ALL
-SELECT concat_ws(chr(31), 'column', a.attrelid::regclass, a.attnum, a.attname, format_type(a.atttypid, a.atttypmod),
-                 a.attnotnull, a.attidentity, a.attgenerated, a.attcollation::regcollation, a.attstorage,
-                 a.attcompression, a.attstattarget, a.attacl, a.attoptions, pg_get_expr(d.adbin, d.adrelid),
-                 col_description(a.attrelid, a.attnum))
-FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-WHERE a.attrelid = ANY(%(oids)s) AND a.attnum > 0 AND NOT a.attisdropped
-UNION ALL
-SELECT concat_ws(chr(31), 'constraint', k.conrelid::regclass, k.conname, pg_get_constraintdef(k.oid), k.convalidated,
-                 k.conislocal, k.coninhcount, obj_description(k.oid, 'pg_constraint'))
-FROM pg_constraint k WHERE k.conrelid = ANY(%(all)s)
-UNION ALL
-SELECT concat_ws(chr(31), 'index', i.indexrelid::regclass, pg_get_indexdef(i.indexrelid), i.indisvalid,
-                 i.indisclustered, i.indisreplident, c.reltablespace, obj_description(c.oid, 'pg_class'),
-                 ARRAY(SELECT format('%%s=%%s', a.attnum, a.attstattarget) FROM pg_attribute a
-                       WHERE a.attrelid = c.oid ORDER BY a.attnum))
-FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = ANY(%(oids)s)
-UNION ALL
-SELECT concat_ws(chr(31), 'trigger', t.tgrelid::regclass, t.tgname, t.tgenabled, pg_get_triggerdef(t.oid),
-                 obj_description(t.oid, 'pg_trigger'))
-FROM pg_trigger t WHERE t.tgrelid = ANY(%(oids)s) AND NOT t.tgisinternal
-UNION ALL
-SELECT concat_ws(chr(31), 'key trigger', t.tgrelid::regclass, k.conname, t.tgtype, t.tgenabled)
-FROM pg_trigger t JOIN pg_constraint k ON k.oid = t.tgconstraint
-WHERE t.tgrelid = ANY(%(all)s) AND t.tgisinternal
-UNION ALL
-SELECT concat_ws(chr(31), 'rule', r.ev_class::regclass, r.rulename, r.ev_enabled, pg_get_ruledef(r.oid))
-FROM pg_rewrite r WHERE r.ev_class = ANY(%(oids)s)
-UNION ALL
-SELECT concat_ws(chr(31), 'policy', p.polrelid::regclass, p.polname, p.polcmd, p.polpermissive, p.polroles::regrole[],
-                 pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
-FROM pg_policy p WHERE p.polrelid = ANY(%(oids)s)
-UNION ALL
-SELECT concat_ws(chr(31), 'publication', r.prrelid::regclass, p.pubname)
-FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid WHERE r.prrelid = ANY(%(oids)s)
-UNION ALL
-SELECT concat_ws(chr(31), 'depends', d.objid::regclass, d.refclassid::regclass, d.refobjid, d.deptype)
-FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.deptype = 'x'
-  AND d.objid IN (SELECT unnest(%(oids)s::oid[]) UNION SELECT indexrelid FROM pg_index WHERE indrelid = ANY(%(oids)s))
-ORDER BY 1
-"""
 
 _STATES = {"O": "ENABLE TRIGGER", "R": "ENABLE REPLICA TRIGGER", "A": "ENABLE ALWAYS TRIGGER", "D": "DISABLE TRIGGER"}
 
@@ -184,7 +130,7 @@ class Structure:
         self._connection = connection
         self._entities = list(entities)
         names = [e.qualified.as_string(connection) for e in entities]
-        self._oids = [row[0] for row in connection.execute(_TREE, (names,))]
+        self._oids = tree_of(connection, names)
         with connection.cursor(row_factory=class_row(TriggerState)) as cursor:
             self.triggers = cursor.execute(_TRIGGERS, (self._oids,)).fetchall()
         with connection.cursor(row_factory=class_row(Key)) as cursor:
@@ -217,10 +163,7 @@ class Structure:
         """All definitions of the tables, and the foreign keys of the others that refer to them; the same texts, in the
         same order, as long as nothing of it changes."""
         others = sorted(other.qualified.as_string(self._connection) for other in self.others)
-        rows = self._connection.execute(_TREE, (others,))
-        everything = [*self._oids, *(row[0] for row in rows)]
-        found = self._connection.execute(_DEFINITIONS, {"oids": self._oids, "all": everything})
-        return [str(line) for (line,) in found]
+        return definitions_of(self._connection, self._oids, tree_of(self._connection, others))
 
     def fingerprint(self) -> str:
         """SHA-256 of the definitions."""
@@ -267,7 +210,7 @@ class Structure:
             self._run("ALTER TABLE {} DROP CONSTRAINT {}", constraint.source, sql.Identifier(constraint.name))
         for entity, count in zip(self._entities, rows, strict=True):
             worth = count >= indexes.WORTH_ROWS
-            plain = indexes.plain_indexes(self._connection, entity, unique=True) if worth else []
+            plain = indexes.plain_indexes(self._connection, entity, unique=None) if worth else []
             indexes.drop(self._connection, entity, plain)
             self._indexes.append((entity, plain))
 

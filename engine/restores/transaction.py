@@ -25,6 +25,7 @@ from engine.backups.rows import count_stored, counted
 from engine.backups.staging import stage, staged_table
 from engine.backups.work import Work
 from engine.catalog import Catalog, Entity
+from engine.catalog.definitions import require_same
 from engine.db.copy import write_copy
 from engine.db.platform import Connection, one_row
 from engine.errors import Aborted, DataLoss, FailedPrecondition
@@ -184,7 +185,7 @@ class RestoreTransaction:
         moved = {name: to for f in fits for name, to in self._sequences(connection, f).items()}
         work.stage("PROVE")
         after = self._prove(connection, fits, staged)
-        self._require_definitions(connection, fits, before)
+        require_same("restore", before, Structure(connection, [f.live for f in fits]).definitions())
         structure.analyze()
         work.check()
         return {
@@ -352,14 +353,3 @@ class RestoreTransaction:
                 )
             after[found.backed.entity] = rows
         return after
-
-    def _require_definitions(self, connection: Connection, fits: Sequence[Fit], before: list[str]) -> None:
-        after = Structure(connection, [f.live for f in fits]).definitions()
-        if after == before:
-            return
-        changed = sorted(set(before) ^ set(after))
-        what = " ".join(changed[0].split("\x1f")[:3]) if changed else "their order"
-        raise FailedPrecondition(
-            f"restore: {len(changed)} definitions are not as before, of the first: {what}; everything is as before",
-            reason="DEFINITIONS_NOT_EQUAL",
-        )

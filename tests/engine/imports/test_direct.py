@@ -6,8 +6,10 @@ import psycopg
 import pytest
 
 from engine.imports import apply, direct, planfile
+from engine.imports import indexes as bulk
 from engine.imports.planfile import split_line
 from engine.paging import Paging
+from tests.engine.definitions import definitions
 
 TABLE = """
 CREATE TYPE public.mood AS ENUM ('sad', 'glad');
@@ -146,3 +148,72 @@ def test_new_rows_stand_in_the_plan_as_in_the_file_beside_many_refused_ones(made
 
     assert shown == [2, 3, 4, 5, 6, 7, 8]
     assert [i for (i,) in world.sql("SELECT id FROM public.t ORDER BY n")] == ids
+
+
+KEYS = """
+CREATE TABLE public.t (id uuid PRIMARY KEY, email text, n int NOT NULL);
+ALTER TABLE public.t ADD CONSTRAINT "one {}" UNIQUE NULLS NOT DISTINCT (email) INCLUDE (n) WITH (fillfactor = 60);
+COMMENT ON CONSTRAINT "one {}" ON public.t IS 'constraint'; COMMENT ON INDEX public."one {}" IS 'index';
+ALTER TABLE public.t ADD CONSTRAINT late UNIQUE (n, email) DEFERRABLE INITIALLY DEFERRED;
+CREATE UNIQUE INDEX odd ON public.t (n) WHERE n < 0; CREATE UNIQUE INDEX target ON public.t (n);
+CREATE INDEX plain ON public.t (n DESC);
+CREATE TABLE public.others (n int REFERENCES public.t (n));
+"""
+FIVE = "".join(f"00000000-0000-0000-0000-00000000000{n},m{n},{n}\n" for n in range(5)).encode()
+
+
+@pytest.fixture
+def small_is_bulk(monkeypatch):
+    monkeypatch.setattr("engine.imports.locks.WORTH_ROWS", 2)
+
+
+def indexes(world):
+    """By name: the file that each lies in, which one that is built again does not keep."""
+    return dict(
+        world.sql(
+            "SELECT c.relname, pg_relation_filenode(c.oid) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
+            " WHERE i.indrelid = 'public.t'::regclass"
+        )
+    )
+
+
+@pytest.mark.usefixtures("small_is_bulk")
+def test_what_the_plan_has_judged_is_indexed_after_an_empty_table_was_filled(made, straight):
+    world = made(KEYS)
+    before, defined = indexes(world), definitions(world, "t", "others")
+    row = world.load("t", b"id,email,n\n" + FIVE)
+    after = indexes(world)
+
+    assert (row.status, straight) == ("COMPLETED", [5])
+    assert row.plan_summary["entities"][0]["lock"]["mode"] == "ACCESS EXCLUSIVE"
+    assert {name for name in before if before[name] != after[name]} == {"t_pkey", "one {}", "plain"}
+    assert definitions(world, "t", "others") == defined
+    assert world.sql("SELECT count(*), count(DISTINCT id) FROM public.t") == [(5, 5)]
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        world.sql("INSERT INTO public.t VALUES (gen_random_uuid(), 'm1', 9)")
+
+
+@pytest.mark.usefixtures("small_is_bulk")
+@pytest.mark.parametrize(("on_refused", "status", "rows"), [("SKIP", "COMPLETED", 4), ("ABORT", "ROLLED_BACK", 0)])
+def test_keys_stand_again_where_the_table_refuses_a_row(made, straight, on_refused, status, rows):
+    world = made(KEYS + "CREATE UNIQUE INDEX once ON public.t ((n / 4)) WHERE n > 2;")
+    defined = definitions(world, "t", "others")
+    more = b"00000000-0000-0000-0000-000000000009,m9,5\n"
+    row = world.load("t", b"id,email,n\n" + FIVE.replace(b"m3,3", b"m3,6") + more, on_refused=on_refused)
+
+    assert row.status == status, row.error
+    assert straight == []
+    assert definitions(world, "t", "others") == defined
+    assert world.sql("SELECT count(*) FROM public.t") == [(rows,)]
+
+
+@pytest.mark.usefixtures("small_is_bulk")
+def test_keys_stay_where_the_definitions_would_be_others(made, monkeypatch):
+    world = made(KEYS)
+    before, defined = indexes(world), definitions(world, "t", "others")
+    build = bulk.build
+    monkeypatch.setattr(bulk, "build", lambda connection, entity, dropped: build(connection, entity, dropped[1:]))
+    row = world.load("t", b"id,email,n\n" + FIVE)
+
+    assert (row.status, world.reason(row)) == ("ROLLED_BACK", "DEFINITIONS_NOT_EQUAL")
+    assert (indexes(world), definitions(world, "t", "others")) == (before, defined)

@@ -11,8 +11,8 @@ import pytest
 from engine.backups.service import Backups
 from engine.db.models import JobEventRow, JobRow
 from tests.engine.backups.kit import archive_of, staged_rows
+from tests.engine.definitions import definitions
 from tests.engine.restores.kit import back_up, confirm, contents, get, plan, planned, restore
-from tests.engine.restores.test_restore import definitions
 
 THINGS = """
 CREATE TABLE public.things (id int PRIMARY KEY, name text);

@@ -8,6 +8,7 @@ from psycopg import sql
 from engine.backups.service import Backups
 from engine.paging import Paging
 from examples.platform import generate
+from tests.engine.definitions import definitions
 from tests.engine.restores.kit import back_up, confirm, contents, plan, planned, restore
 
 TABLES = (
@@ -49,22 +50,6 @@ CREATE TABLE public.children (id int PRIMARY KEY, parent int NOT NULL REFERENCES
 INSERT INTO public.parents SELECT g, 'p' || g FROM generate_series(1, 10) g;
 INSERT INTO public.children SELECT g, g FROM generate_series(1, 10) g;
 """
-
-
-def definitions(world, *tables):
-    """What psql would show of them, as far as a restore could change it."""
-    return world.sql(
-        """
-        SELECT 'constraint', conrelid::regclass::text, conname, pg_get_constraintdef(oid), convalidated::text,
-               obj_description(oid, 'pg_constraint') FROM pg_constraint WHERE conrelid = ANY(%s::regclass[])
-        UNION ALL SELECT 'index', i.indrelid::regclass::text, i.indexrelid::regclass::text,
-               pg_get_indexdef(i.indexrelid), i.indisclustered::text, obj_description(i.indexrelid, 'pg_class')
-               FROM pg_index i WHERE indrelid = ANY(%s::regclass[])
-        UNION ALL SELECT 'trigger', tgrelid::regclass::text, tgname, pg_get_triggerdef(oid), tgenabled::text, NULL
-               FROM pg_trigger WHERE tgrelid = ANY(%s::regclass[]) AND NOT tgisinternal ORDER BY 1, 2, 3
-        """,
-        *[[f"public.{t}" for t in tables]] * 3,
-    )
 
 
 def test_triggers_do_not_fire_and_each_is_as_it_was(made):
