@@ -20,7 +20,7 @@ import dramatiq
 import structlog
 from sqlalchemy.orm import Session
 
-from engine import faults, telemetry
+from engine import faults, memory, telemetry
 from engine.access.idempotency import sweep_request_ids
 from engine.backups.sweep import BackupSweeper
 from engine.config import Settings, load_settings
@@ -36,7 +36,7 @@ from engine.schedules.record import forget_runs
 from engine.schedules.scheduler import Scheduler
 from engine.webhooks.sender import Sender
 from engine.webhooks.service import Webhooks
-from workers import broker, memory
+from workers import broker
 from workers.deliveries import Deliveries
 from workers.housekeeping import SCHEDULER, Duty, Housekeeping
 from workers.slot import Slot

@@ -11,6 +11,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from engine.health.pulse import Pulse
 from engine.jobs.doorbell import Doorbell
 from engine.jobs.runner import Runner
+from engine.memory import give_back
 
 SILENT_SECONDS = 30.0
 """An idle worker that has not looked for so long will not look again."""
@@ -64,7 +65,7 @@ class Slot:
     def _work_and_free(self) -> None:
         try:
             while not self._stopping.is_set() and self._runner.run_next():
-                pass
+                give_back()
         except (DBAPIError, PoolTimeout) as error:
             log.warning("look_failed", error=type(error).__name__)
         except Exception:

@@ -21,6 +21,9 @@ from engine.imports import proof
 
 Cast = Callable[[pa.StringArray], pa.Array]
 
+PIECE = 256 << 10
+"""Bytes that are encoded at once: what is larger than 1 MiB would be fresh pages, three times over (`memory`)."""
+
 MOST_DIGITS = 38
 """What Arrow's 128-bit decimal holds."""
 
@@ -39,10 +42,10 @@ class CsvForm:
     def end(self) -> bytes:
         return b""
 
-    def encode(self, batch: pa.RecordBatch) -> bytes:
+    def encode(self, batch: pa.RecordBatch) -> list[bytes]:
         out = io.BytesIO()
         pacsv.write_csv(batch, out, _CSV)
-        return out.getvalue()
+        return [out.getvalue()]
 
 
 class BinaryForm:
@@ -59,13 +62,18 @@ class BinaryForm:
     def end(self) -> bytes:
         return TRAILER
 
-    def encode(self, batch: pa.RecordBatch) -> bytes:
+    def encode(self, batch: pa.RecordBatch) -> list[bytes]:
         cells = [cast(column) for cast, column in zip(self._casts, batch.columns[1:], strict=True)]
         typed = pa.RecordBatch.from_arrays([batch.column(0), *cells], names=[str(n) for n in range(len(cells) + 1)])
-        encoder = ArrowToPostgresBinaryEncoder(typed.schema)  # one a batch: it holds rows back until its end
-        encoder.write_header()
-        rows = encoder.write_batch(typed) + encoder.finish()
-        return bytes(rows[: -len(TRAILER)])
+        size = max(1, typed.num_rows * PIECE // max(1, typed.nbytes))
+        return [_encoded(typed.slice(at, size)) for at in range(0, typed.num_rows, size)]
+
+
+def _encoded(rows: pa.RecordBatch) -> bytes:
+    encoder = ArrowToPostgresBinaryEncoder(rows.schema)  # one a piece: it holds rows back until its end
+    encoder.write_header()
+    data = encoder.write_batch(rows) + encoder.finish()
+    return bytes(data[: -len(TRAILER)])
 
 
 def form_of(fields: Sequence[Field]) -> BinaryForm | CsvForm:

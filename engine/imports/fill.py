@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
+from itertools import chain
 
 import psycopg
 import pyarrow as pa
@@ -38,7 +39,8 @@ def fill(staging: Staging, batches: Iterable[Judged], seen: Callable[[Judged], N
                     seen(judged)
                     unsure |= judged.unsure
                     aside.keep(judged)
-                    write_copy(copy, rows)
+                    for piece in rows:
+                        write_copy(copy, piece)
                     if aside.full:
                         more = True
                         break
@@ -105,8 +107,8 @@ class _Aside:
         for table, columns, batches in tables:
             if batches:
                 with _copy(staging, table, columns, CSV) as copy:
-                    for batch in batches:
-                        write_copy(copy, CSV.encode(batch))
+                    for piece in chain.from_iterable(map(CSV.encode, batches)):
+                        write_copy(copy, piece)
         staging.faulty = staging.faulty or bool(self._verdicts)
         for _, _, batches in tables:
             batches.clear()

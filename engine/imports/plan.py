@@ -38,6 +38,7 @@ from engine.imports.staging import Staging
 from engine.imports.targets import Target, make_target
 from engine.imports.temporary import temp_tables
 from engine.imports.validate import Judge, Judged
+from engine.memory import kept
 
 if TYPE_CHECKING:
     from engine.jobs.run import JobRun
@@ -161,7 +162,8 @@ class Planner:
                 rows = start + target.tally.records
                 run.progress(rows=rows, bytes=target.tally.bytes_read if len(targets) == 1 else None)
 
-            unsure = fill(target.staging, (judge.judge(batch) for batch in target.batches(reader)), seen)
+            with kept():
+                unsure = fill(target.staging, (judge.judge(batch) for batch in target.batches(reader)), seen)
             done = start + target.tally.records
             run.progress(rows=done, bytes=self._upload.committed_size if target is targets[-1] else None)
             rules.cells(unsure, check=run.check)

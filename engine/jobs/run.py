@@ -24,6 +24,7 @@ from engine.jobs.interrupts import JobCancelled, JobInterrupt, LeaseLost
 from engine.jobs.lease import Held
 from engine.jobs.model import ACTIVE, EventKind, JobState, Severity
 from engine.jobs.progress import Meter
+from engine.memory import give_back
 
 if TYPE_CHECKING:
     from engine.resources import Resources
@@ -84,6 +85,7 @@ class JobRun:
         """Enter a stage; `rows` and `bytes` are what it will have to do, where that is known."""
         self.check()
         self._flush_progress()
+        give_back()
         old, self.job.stage = self.job.stage, name
         self._meter = Meter(name, rows, bytes, time.monotonic())
         self._tell(EventKind.STAGE, {"old_stage": old, "new_stage": name}, stage=name, progress={})

@@ -1,28 +1,44 @@
-"""What a worker frees goes back to the system."""
+"""What a worker frees goes back to the system: at once, or at the end of work that keeps it."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 
-SCRIPT = """
+import pytest
+
+HEAD = """
 import gc, re
-from workers.memory import keep_little
+from engine.memory import give_back, keep_little, kept
 keep_little()
 def anonymous():
     return int(re.search(r"RssAnon:\\s+(\\d+)", open("/proc/self/status").read()).group(1)) // 1024
+def use():
+    blocks = [b"x" * (2 << 20) for _ in range(100)]
+    held = anonymous()
+    del blocks[1::2], blocks
+    gc.collect()
+    return held
 before = anonymous()
-blocks = [b"x" * (2 << 20) for _ in range(100)]
-held = anonymous()
-del blocks[1::2], blocks
-gc.collect()
-print(before, held, anonymous())
+"""
+BLOCKS = "print(before, use(), anonymous())"
+KEPT = """
+with kept():
+    held = use()
+    few = [b"x" * (2 << 20) for _ in range(10)]
+    del few
+    inside = anonymous()
+use()  # of what the heap has grown to
+give_back()
+print(before, held, anonymous(), inside)
 """
 
 
-def test_large_blocks_are_given_back() -> None:
-    out = subprocess.run([sys.executable, "-c", SCRIPT], check=True, capture_output=True, text=True).stdout
+@pytest.mark.parametrize("script", [BLOCKS, KEPT])
+def test_large_blocks_are_given_back(script: str) -> None:
+    out = subprocess.run([sys.executable, "-c", HEAD + script], check=True, capture_output=True, text=True).stdout
 
-    before, held, after = map(int, out.split())
+    before, held, after, *inside = map(int, out.split())
     assert held - before >= 190
     assert after - before <= 20
+    assert all(one - before >= 15 for one in inside), "kept for the next"

@@ -59,7 +59,7 @@ def load(connection, table, form, batches):
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
         copy.write(form.begin())
         for batch in batches:
-            copy.write(form.encode(batch))
+            copy.write(b"".join(form.encode(batch)))
         copy.write(form.end())
     query = sql.SQL("SELECT t::text FROM public.{} t ORDER BY n").format(sql.Identifier(table))
     return connection.execute(query).fetchall()
@@ -110,7 +110,7 @@ def test_spellings(tables, name, texts):
     with connection.cursor() as cursor:
         query = sql.SQL("COPY public.binary (n, {}) FROM STDIN (FORMAT binary)").format(column)
         with cursor.copy(query) as copy:
-            copy.write(form.begin() + form.encode(batch) + form.end())
+            copy.write(b"".join([form.begin(), *form.encode(batch), form.end()]))
     found = connection.execute(sql.SQL("SELECT {}::text FROM public.binary ORDER BY n").format(column)).fetchall()
     read = [
         connection.execute(sql.SQL("SELECT {}::{}::text").format(sql.Literal(t), sql.SQL(field.type))).fetchone()

@@ -1,0 +1,73 @@
+"""Giving memory back: a worker's peak is what its stage needs, not the sum of what all stages ever freed.
+
+Left alone, glibc raises its mmap threshold with every large block that is freed and then keeps such blocks for each
+thread, and pyarrow's own pool keeps its pages. An import and an export of 300,000 users peaked at 277 and 304 MB so,
+and at 207 and 215 MB with fixed thresholds. The price is fresh pages for every large block. Where that is most of them,
+`kept` keeps them for as long as the work goes on; what glibc's heap has grown to then is used again later, and so is
+given back whenever a stage begins.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pyarrow as pa
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+"""`mallopt` parameters, from malloc.h."""
+
+LARGE = 1 << 20
+"""Blocks from here on are mapped one by one and unmapped when freed. With 2 MiB imports peaked at 276-303 MB."""
+
+_KEPT = 32 << 20
+"""What is not given back at once while `kept`: above glibc's own ceiling for blocks from its heap there is none."""
+
+_LIBC = ctypes.CDLL(None)
+
+
+class _State:
+    little = False
+
+
+def keep_little() -> None:
+    """Fix the allocator's thresholds for this process; call it once, before threads. A no-op without glibc."""
+    _State.little = True
+    _give_back_from(LARGE)
+    _set(_M_ARENA_MAX, 2)
+    pa.set_memory_pool(pa.system_memory_pool())
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Keep what is freed for what comes next, until the end. Of 1,000,000 users' validation, where blocks of the file
+    come and go, 270,000 page faults were 0.9 s of 3.8 s; the peak is 70 MB higher.
+
+    One of a process at a time, as jobs are. Nothing in one that does not `keep_little`.
+    """
+    if not _State.little:
+        yield
+        return
+    _give_back_from(_KEPT)
+    try:
+        yield
+    finally:
+        _give_back_from(LARGE)
+        give_back()
+
+
+def give_back() -> None:
+    """Hand what is free to the system; milliseconds. Nothing in a process that does not `keep_little`."""
+    if _State.little and (trim := getattr(_LIBC, "malloc_trim", None)) is not None:
+        trim(0)
+
+
+def _give_back_from(size: int) -> None:
+    _set(_M_MMAP_THRESHOLD, size)
+    _set(_M_TRIM_THRESHOLD, size)
+
+
+def _set(parameter: int, value: int) -> None:
+    if (mallopt := getattr(_LIBC, "mallopt", None)) is not None:
+        mallopt(parameter, value)
