@@ -3,7 +3,8 @@ row, which is most of what an INSERT into an indexed table does.
 
 An import drops plain indexes, and unique ones and keys where its plan has judged their values and its rows go straight
 in: nothing looks a row up meanwhile. A restore drops all that are unique. Neither drops an exclusion constraint's, a
-foreign key's target, the replica identity, or one that anything else depends on. Each comes back from its own
+foreign key's target, the replica identity, the primary key of a table that others inherit from (to make it again could
+forbid NULL in those), or one that anything else depends on. Each comes back from its own
 definition, with tablespace, comment, statistics, CLUSTER mark; a key with its constraint. The definitions prove that
 all is as before.
 """
@@ -40,6 +41,7 @@ LEFT JOIN pg_tablespace t ON t.oid = c.reltablespace
 WHERE i.indrelid = %(table)s::regclass AND (NOT i.indisunique OR %(all)s OR c.relname = ANY(%(unique)s))
   AND i.indisvalid AND NOT i.indisreplident AND NOT i.indisexclusion
   AND has_schema_privilege(n.oid, 'CREATE') AND (t.oid IS NULL OR has_tablespace_privilege(t.oid, 'CREATE'))
+  AND (k.contype IS DISTINCT FROM 'p' OR NOT EXISTS (SELECT FROM pg_inherits h WHERE h.inhparent = i.indrelid))
   AND NOT EXISTS (SELECT FROM pg_constraint o WHERE o.conindid = i.indexrelid AND o.oid IS DISTINCT FROM k.oid)
   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = i.indexrelid)
   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.refclassid = 'pg_constraint'::regclass AND d.refobjid = k.oid

@@ -217,3 +217,26 @@ def test_keys_stay_where_the_definitions_would_be_others(made, monkeypatch):
 
     assert (row.status, world.reason(row)) == ("ROLLED_BACK", "DEFINITIONS_NOT_EQUAL")
     assert (indexes(world), definitions(world, "t", "others")) == (before, defined)
+
+
+@pytest.mark.usefixtures("small_is_bulk")
+@pytest.mark.parametrize(
+    ("more", "kept"),
+    [
+        ("CREATE TABLE public.child () INHERITS (public.t)", {"t_pkey"}),
+        ("CREATE VIEW public.v AS SELECT id, email FROM public.t GROUP BY id", {"t_pkey"}),
+        ("ALTER TABLE public.t REPLICA IDENTITY USING INDEX t_pkey", {"t_pkey"}),
+        ("CREATE TABLE public.more (id uuid REFERENCES public.t, own uuid UNIQUE)", {"t_pkey"}),
+        ("ALTER TABLE public.t ADD before int REFERENCES public.t (n)", set()),
+        ("CREATE PUBLICATION p FOR TABLE public.t", set()),
+    ],
+)
+def test_a_key_that_something_hangs_on_stays(made, straight, more, kept):
+    world = made(KEYS + more)
+    before, defined = indexes(world), definitions(world, "t", "others")
+    row = world.load("t", b"id,email,n\n" + FIVE)
+    after = indexes(world)
+
+    assert (row.status, straight) == ("COMPLETED", [5]), row.error
+    assert {name for name in before if before[name] != after[name]} == {"t_pkey", "one {}", "plain"} - kept
+    assert definitions(world, "t", "others") == defined
