@@ -11,8 +11,8 @@ from typing import Any
 from sqlalchemy import select
 
 from engine.backups.states import BackupStatus, fail, move
-from engine.db.models import BackupRow, JobRow, ScheduleRow, ScheduleRunRow
-from engine.errors import DataOpsError, Unavailable
+from engine.db.models import AuditEventRow, BackupRow, JobRow, ScheduleRow, ScheduleRunRow
+from engine.errors import DataInvalid, DataOpsError, Unavailable
 from engine.jobs import states
 from engine.jobs.model import JobState
 from engine.resources import Resources
@@ -24,6 +24,7 @@ from tests.world import World
 
 TABLES = "CREATE TABLE public.{0}things (id int PRIMARY KEY); CREATE TABLE public.{0}others (id int PRIMARY KEY);"
 LOST = Unavailable("the database: lost the connection", reason="DATABASE_LOST")
+BROKEN = DataInvalid("file: found no rows", reason="EMPTY_FILE")
 
 
 class Moving:
@@ -94,3 +95,14 @@ class Bench:
                     course.failed(session, backup, error, now)
                 states.change(session, job, JobState.FAILED if error else JobState.COMPLETED, now)
         return len(backups)
+
+
+def audited(bench: Bench, resource_id: uuid.UUID) -> list[tuple[str, str, str | None]]:
+    """Kind, operation and outcome of each event, as they were written."""
+    with bench.resources.db.transaction() as session:
+        found = (
+            select(AuditEventRow)
+            .where(AuditEventRow.resource_id == str(resource_id))
+            .order_by(AuditEventRow.at, AuditEventRow.kind)
+        )
+        return [(event.kind, event.operation, event.outcome) for event in session.scalars(found)]

@@ -15,8 +15,7 @@ from engine.schedules.scheduler import Scheduler
 from tests.engine.schedules import calendar
 from tests.engine.schedules.conftest import MakeBench
 from tests.engine.schedules.expected import Expected
-from tests.engine.schedules.kit import LOST, Bench
-from tests.engine.schedules.test_scheduler import BROKEN
+from tests.engine.schedules.kit import BROKEN, LOST, Bench
 
 START = datetime(2026, 3, 6, tzinfo=UTC)
 """Within a month the clocks of New York, Berlin and Lord Howe are changed."""
