@@ -22,7 +22,7 @@ LARGE = 1 << 20
 """Blocks from here on are mapped one by one and unmapped when freed. With 2 MiB imports peaked at 276-303 MB."""
 
 _KEPT = 32 << 20
-"""What is not given back at once while `kept`: above glibc's own ceiling for blocks from its heap there is none."""
+"""Up to here blocks come from the heap while `kept`, and are used again: the most that glibc lets be asked for."""
 
 _LIBC = ctypes.CDLL(None)
 

@@ -194,8 +194,9 @@ class Applier:
         try:
             with connection.transaction() as scope:
                 connection.execute("SET CONSTRAINTS ALL DEFERRED")
-                keys = judged_keys(direct.entity, direct.columns) if direct else []
-                bare = Bare(connection, direct.entity, keys) if direct and empty else None
+                bare = None
+                if direct and empty:
+                    bare = Bare(connection, direct.entity, judged_keys(direct.entity, direct.columns))
                 counts = [copy_in(self._run, connection, direct)] if direct else effect.write(parts)
                 connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
                 if bare is not None:

@@ -24,7 +24,7 @@ from engine.db.platform import Connection
 WORTH_ROWS = 20_000
 """Below it dropping and building costs more catalog work than it saves."""
 
-_PLAIN = """
+_REMOVABLE = """
 SELECT n.nspname AS schema, c.relname AS name, pg_get_indexdef(i.indexrelid) AS definition,
        coalesce(t.spcname, '') AS tablespace, obj_description(i.indexrelid, 'pg_class') AS comment,
        i.indisclustered AS clustered,
@@ -53,8 +53,8 @@ ORDER BY c.relname
 
 
 @dataclass(frozen=True)
-class PlainIndex:
-    """An index that can go and come back as it was; for a restore it need not be a plain one."""
+class Removable:
+    """An index that can go and come back as it was."""
 
     schema: str
     name: str
@@ -73,7 +73,7 @@ class PlainIndex:
         return sql.Identifier(self.schema, self.name)
 
 
-def plain_indexes(connection: Connection, entity: Entity, unique: Collection[str] | None = ()) -> list[PlainIndex]:
+def removable(connection: Connection, entity: Entity, unique: Collection[str] | None = ()) -> list[Removable]:
     """The indexes of the table that may be dropped, those among them that are unique, keys too, if they are named in
     `unique`, or if it is None; none for a partitioned table or one that is not ours.
 
@@ -82,9 +82,11 @@ def plain_indexes(connection: Connection, entity: Entity, unique: Collection[str
     """
     if entity.partitioned or not entity.owned:
         return []
-    with connection.cursor(row_factory=class_row(PlainIndex)) as cursor:
+    with connection.cursor(row_factory=class_row(Removable)) as cursor:
         table = entity.qualified.as_string(connection)
-        return cursor.execute(_PLAIN, {"table": table, "all": unique is None, "unique": list(unique or ())}).fetchall()
+        return cursor.execute(
+            _REMOVABLE, {"table": table, "all": unique is None, "unique": list(unique or ())}
+        ).fetchall()
 
 
 def judged_keys(entity: Entity, planned: Collection[str]) -> list[str]:
@@ -98,7 +100,7 @@ class Bare:
     def __init__(self, connection: Connection, entity: Entity, unique: Collection[str] = ()) -> None:
         self._connection = connection
         self._entity = entity
-        self._dropped = plain_indexes(connection, entity, unique)
+        self._dropped = removable(connection, entity, unique)
         self._before = self._definitions()
         drop(connection, entity, self._dropped)
 
@@ -123,7 +125,7 @@ def is_empty(connection: Connection, entity: Entity) -> bool:
     return bool(row and row[0])
 
 
-def drop(connection: Connection, entity: Entity, indexes: list[PlainIndex]) -> None:
+def drop(connection: Connection, entity: Entity, indexes: list[Removable]) -> None:
     """Under ACCESS EXCLUSIVE, in the transaction that builds them again."""
     for index in indexes:
         if index.constraint is not None:
@@ -133,7 +135,7 @@ def drop(connection: Connection, entity: Entity, indexes: list[PlainIndex]) -> N
             connection.execute(sql.SQL("DROP INDEX {}").format(index.qualified))
 
 
-def build(connection: Connection, entity: Entity, indexes: list[PlainIndex]) -> None:
+def build(connection: Connection, entity: Entity, indexes: list[Removable]) -> None:
     """As they were. `maintenance_work_mem` is for this transaction only."""
     if indexes:
         connection.execute("SET LOCAL maintenance_work_mem = '256MB'")

@@ -13,7 +13,7 @@ from psycopg import sql
 from engine.catalog import Entity
 from engine.db.platform import Connection, one_number
 from engine.errors import Aborted, PlatformNotPrepared
-from engine.imports.indexes import WORTH_ROWS, is_empty, plain_indexes
+from engine.imports.indexes import WORTH_ROWS, is_empty, removable
 
 WHOLE_TABLE_SHARE = 0.2
 """From a fifth of the rows on one lock that stops writers costs them less than row by row conflicts would."""
@@ -54,7 +54,7 @@ def choose_lock(
     those named in `unique` too."""
     seconds = round(0.1 + writes / ROWS_PER_SECOND, 1)
     bulk = only_adds and writes >= WORTH_ROWS and is_empty(connection, entity)
-    if bulk and plain_indexes(connection, entity, unique):
+    if bulk and removable(connection, entity, unique):
         return LockChoice(ACCESS_EXCLUSIVE, "everybody who uses the table, which is empty", round(seconds / 2, 1))
     if writes > WHOLE_TABLE_SHARE * rows:
         return LockChoice(SHARE_ROW_EXCLUSIVE, "other writers of the table", seconds)

@@ -78,19 +78,17 @@ class PlanWriter:
         self._mode = ImportType(row.import_type)
         self._seed = seed
         self._done = 0
-        self._alone = False
-        """Whether new rows may go straight into their table, as far as that hangs on the import as a whole."""
 
     def write(self, connection: Connection, targets: list[Target], effects: Effects) -> Planned:
         run, store = self._run, self._resources.artifacts
         run.stage("PLAN", rows=sum(t.tally.records for t in targets))
         planned_at = self._resources.clock()
-        self._alone = len(targets) == 1 and self._options.on_drift is not OnDrift.SKIP_MOVED
         with self._resources.db.transaction() as session:
             artifact_id = store.create(session, ArtifactKind.PLAN, "job", run.job.id)
         with store.writer(artifact_id) as sink:
             streams: dict[str, Any] = {}
-            entities = [self._entity(connection, target, effects, sink, streams) for target in targets]
+            alone = len(targets) == 1 and self._options.on_drift is not OnDrift.SKIP_MOVED
+            entities = [self._entity(connection, t, effects, sink, streams, alone=alone) for t in targets]
             cascades = self._cascades(connection, effects, sink, streams)
             head = self._head(entities, cascades, streams) | {"planned_at": planned_at.isoformat()}
             digest = planfile.write_head(sink, head)
@@ -113,7 +111,14 @@ class PlanWriter:
         effects: Effects,
         sink: ArtifactWriter,
         streams: dict[str, Any],
+        *,
+        alone: bool,
     ) -> dict[str, Any]:
+        """What the head says of it, its streams written.
+
+        Args:
+            alone: new rows may go straight into their table, as far as that hangs on the import as a whole.
+        """
         staging, entity = target.staging, target.entity
         made = Streams(staging, self._seed)
         written = {
@@ -126,7 +131,7 @@ class PlanWriter:
         counts = self._counts(connection, target, {kind: entry["rows"] for kind, entry in written.items()}, effects)
         there = rows_there(connection, entity)
         assigned = [f.name for f in staging.columns.server_assigned] if counts.insert else []
-        direct = self._alone and may_go_direct(entity, assigned, made.insert_types)
+        direct = alone and may_go_direct(entity, assigned, made.insert_types)
         lock = self._lock(connection, target, counts, there, judged_keys(entity, made.planned) if direct else ())
         return {
             "name": entity.name,

@@ -20,7 +20,7 @@ from engine.catalog.definitions import definitions_of, tree_of
 from engine.db.platform import Connection, one_row
 from engine.errors import FailedPrecondition, PlatformNotPrepared
 from engine.imports import indexes
-from engine.imports.indexes import PlainIndex
+from engine.imports.indexes import Removable
 
 _TRIGGERS = """
 SELECT n.nspname AS schema, c.relname AS "table", t.tgname AS name, t.tgenabled AS state
@@ -137,7 +137,7 @@ class Structure:
             self.keys = cursor.execute(_KEYS, {"oids": self._oids}).fetchall()
         with connection.cursor(row_factory=class_row(Rule)) as cursor:
             self.unproven = cursor.execute(_UNPROVEN, (self._oids,)).fetchall()
-        self._indexes: list[tuple[Entity, list[PlainIndex]]] = []
+        self._indexes: list[tuple[Entity, list[Removable]]] = []
         self._parts: dict[Key, dict[tuple[str, str], tuple[str, str | None]]] = {}
 
     @property
@@ -210,7 +210,7 @@ class Structure:
             self._run("ALTER TABLE {} DROP CONSTRAINT {}", constraint.source, sql.Identifier(constraint.name))
         for entity, count in zip(self._entities, rows, strict=True):
             worth = count >= indexes.WORTH_ROWS
-            plain = indexes.plain_indexes(self._connection, entity, unique=None) if worth else []
+            plain = indexes.removable(self._connection, entity, unique=None) if worth else []
             indexes.drop(self._connection, entity, plain)
             self._indexes.append((entity, plain))
 
