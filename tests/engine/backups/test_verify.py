@@ -175,7 +175,9 @@ def flip_settings(world: World, row: BackupRow) -> None:
     archive = archive_of(world, row)
     name = archive.manifest.segments[-1].name
     path = next(path for path in objects(world, row, "segments") if path.name == name)
-    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
 
 
 DAMAGES = {

@@ -51,12 +51,12 @@ def test_a_key_that_is_not_in_the_ring_is_named() -> None:
     assert (caught.value.reason, caught.value.metadata) == ("KEY_UNKNOWN", {"key_id": "k9"})
 
 
-@pytest.mark.parametrize("damage", [lambda d: b"", lambda d: d[:5], lambda d: d[:-1], lambda d: d[:-1] + b"\0"])
+@pytest.mark.parametrize(
+    "damage", [lambda d: b"", lambda d: d[:5], lambda d: d[:-1], lambda d: d[:-1] + bytes([d[-1] ^ 1])]
+)
 def test_damaged_wrapped_keys_are_refused(damage) -> None:
     ring = KeyRing({"k1": OLD}, "k1")
     wrapped = ring.wrap(NEW, b"c")
-    if damage(wrapped.data) == wrapped.data:
-        pytest.skip("the byte happened to be zero")
     with pytest.raises(DataLoss) as caught:
         ring.unwrap(Wrapped("k1", damage(wrapped.data)), b"c")
 
