@@ -7,6 +7,7 @@ parsing. `READERS` holds the types whose bytes can be told here; a test compares
 
 from __future__ import annotations
 
+import json
 import struct
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -44,17 +45,24 @@ def field_count(fields: int) -> bytes:
 
 def cells(row: bytes, readers: Sequence[Reader]) -> list[str | None]:
     """The fields of one row as text."""
-    found: list[str | None] = []
-    at = 2
-    for read in readers:
-        (length,) = _LENGTH.unpack_from(row, at)
-        at += 4
-        if length < 0:
-            found.append(None)
-        else:
-            found.append(read(row[at : at + length]))
-            at += length
-    return found
+    return next(rows_of_cells(row, readers))
+
+
+def rows_of_cells(rows: bytes, readers: Sequence[Reader]) -> Iterator[list[str | None]]:
+    """The fields of whole rows as text, row by row."""
+    at = 0
+    while at < len(rows):
+        found: list[str | None] = []
+        at += 2
+        for read in readers:
+            (length,) = _LENGTH.unpack_from(rows, at)
+            at += 4
+            if length < 0:
+                found.append(None)
+            else:
+                found.append(read(rows[at : at + length]))
+                at += length
+        yield found
 
 
 # --- values
@@ -189,6 +197,26 @@ def _timestamp(zone: str) -> Reader:
     return read
 
 
+class _Digits(str):
+    """A JSON number by its own digits."""
+
+
+def _sent_jsonb(data: bytes) -> str:
+    """In PostgreSQL's own spelling: keys in its order, of equal ones the last, a space behind each mark."""
+    return _jsonb(json.loads(data[1:], parse_int=_Digits, parse_float=_Digits))
+
+
+def _jsonb(value: object) -> str:
+    if isinstance(value, dict):
+        pairs = sorted((len(key.encode()), key.encode(), key) for key in value)
+        return "{" + ", ".join(f"{_jsonb(key)}: {_jsonb(value[key])}" for *_, key in pairs) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_jsonb, value)) + "]"
+    if isinstance(value, _Digits):
+        return value.removeprefix("-") if not value.strip("-0.") else value
+    return json.dumps(value, ensure_ascii=False)
+
+
 ENUM = "enum"
 """Stands for any enum in READERS."""
 
@@ -216,3 +244,6 @@ READERS: dict[str, Reader] = {
     ENUM: _text,
 }
 """By `pg_type.typname` of the type behind domains, ENUM for any enum; in a session whose time zone is UTC."""
+
+SENT: dict[str, Reader] = READERS | {"jsonb": _sent_jsonb}
+"""The same of values that were sent to PostgreSQL, and not by it, as `engine.imports.encode` makes them."""

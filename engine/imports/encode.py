@@ -53,8 +53,13 @@ class BinaryForm:
 
     options = "FORMAT binary"
 
-    def __init__(self, casts: Sequence[Cast]) -> None:
+    def __init__(self, casts: Sequence[Cast], constants: Sequence[str | None] = ()) -> None:
+        """Args:
+        casts: of each field, those of the constants last.
+        constants: texts that every row has behind its cells.
+        """
         self._casts = casts
+        self._constants = [pa.scalar(text, pa.string()) for text in constants]
 
     def begin(self) -> bytes:
         return HEADER
@@ -63,10 +68,19 @@ class BinaryForm:
         return TRAILER
 
     def encode(self, batch: pa.RecordBatch) -> list[bytes]:
-        cells = [cast(column) for cast, column in zip(self._casts, batch.columns[1:], strict=True)]
-        typed = pa.RecordBatch.from_arrays([batch.column(0), *cells], names=[str(n) for n in range(len(cells) + 1)])
-        size = max(1, typed.num_rows * PIECE // max(1, typed.nbytes))
-        return [_encoded(typed.slice(at, size)) for at in range(0, typed.num_rows, size)]
+        return pieces(self.typed(batch))
+
+    def typed(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The row number, the cells and then the constants as values of their types."""
+        texts = [*batch.columns[1:], *(pa.repeat(text, batch.num_rows) for text in self._constants)]
+        cells = [cast(column) for cast, column in zip(self._casts, texts, strict=True)]
+        return pa.RecordBatch.from_arrays([batch.column(0), *cells], names=[str(n) for n in range(len(cells) + 1)])
+
+
+def pieces(typed: pa.RecordBatch) -> list[bytes]:
+    """Values as `BinaryForm` types them, as rows of COPY's binary format; each piece holds whole ones."""
+    size = max(1, typed.num_rows * PIECE // max(1, typed.nbytes))
+    return [_encoded(typed.slice(at, size)) for at in range(0, typed.num_rows, size)]
 
 
 def _encoded(rows: pa.RecordBatch) -> bytes:
@@ -76,14 +90,17 @@ def _encoded(rows: pa.RecordBatch) -> bytes:
     return bytes(data[: -len(TRAILER)])
 
 
-def form_of(fields: Sequence[Field]) -> BinaryForm | CsvForm:
-    """The form that proven cells of these fields can be sent in."""
+def form_of(fields: Sequence[Field], constants: Sequence[str | None] = ()) -> BinaryForm | CsvForm:
+    """The form that proven cells of these fields can be sent in; of the last of them every row has a constant text,
+    certain too."""
     casts = [_cast(field) if field.receives else None for field in fields]
     found = [cast for cast in casts if cast is not None]
-    return BinaryForm(found) if len(found) == len(casts) else CsvForm()
+    return BinaryForm(found, constants) if len(found) == len(casts) else CsvForm()
 
 
 def _cast(field: Field) -> Cast | None:
+    if field.base == "bpchar" and (width := proof.longest(field)) is not None:
+        return _padded(width)
     if proof.always_valid(field) or proof.longest(field) is not None or field.labels:
         return _same
     if proof.pattern(field) is None:
@@ -95,6 +112,11 @@ def _cast(field: Field) -> Cast | None:
 
 def _same(cells: pa.StringArray) -> pa.Array:
     return cells
+
+
+def _padded(width: int) -> Cast:
+    """`char(n)` as PostgreSQL keeps it and shows it."""
+    return lambda cells: pc.utf8_rpad(cells, width)
 
 
 def _to(kind: pa.DataType) -> Cast:

@@ -12,30 +12,39 @@ from psycopg import sql
 
 from engine.db.copy import write_copy
 from engine.formats.ahead import ahead
+from engine.imports.early import Early
 from engine.imports.encode import BinaryForm, CsvForm, form_of
 from engine.imports.sqltext import ROW, joined
-from engine.imports.staging import Staging, staged_name
+from engine.imports.staging import Doubtful, Staging, staged_name
 from engine.imports.validate import Judged
 
 CSV = CsvForm()
 
 
-def fill(staging: Staging, batches: Iterable[Judged], seen: Callable[[Judged], None]) -> frozenset[str]:
+def fill(
+    staging: Staging, batches: Iterable[Judged], seen: Callable[[Judged], None], early: Early | None = None
+) -> frozenset[str]:
     """Copies judged batches in; returns the names of the fields that anything was doubtful about.
 
     They are read, judged and encoded on a thread of its own while those before are on their way. The proven go straight
     through one COPY; the others, few in most files, are kept aside in memory-bounded slices and copied between, since a
     session can run one COPY at a time.
+
+    Raises:
+        Doubtful: with `early`, when too many records are.
     """
     unsure: set[str] = set()
-    aside, form = _Aside(staging), _form(staging)
-    names = joined([ROW, *map(staged_name, staging.columns.mapped)])
+    aside, form = _Aside(staging), early or _form(staging)
+    held = {f.column for f in staging.held}
+    names = joined([ROW, *(staged_name(m) for m in staging.columns.mapped if m.field.column in held)])
     with closing(ahead((judged, form.encode(judged.proven)) for judged in batches)) as encoded:
         more = True
         while more:
             with _copy(staging, staging.staged, names, form) as copy:
                 more = False
                 for judged, rows in encoded:
+                    if early is not None and early.is_hopeless_with(judged.undecided):
+                        break
                     seen(judged)
                     unsure |= judged.unsure
                     aside.keep(judged)
@@ -44,7 +53,9 @@ def fill(staging: Staging, batches: Iterable[Judged], seen: Callable[[Judged], N
                     if aside.full:
                         more = True
                         break
-            aside.flush(names)
+            if early is not None and early.hopeless:
+                raise Doubtful
+            aside.flush()
     staging.run(sql.SQL("ANALYZE {} ({})").format(staging.staged, joined(map(sql.Identifier, _compared(staging)))))
     for table in (staging.doubtful, staging.verdicts):
         staging.run(sql.SQL("ANALYZE {}").format(table))
@@ -71,7 +82,7 @@ def _compared(staging: Staging) -> list[str]:
 
 @contextmanager
 def _copy(
-    staging: Staging, table: sql.Composable, names: sql.Composable, form: BinaryForm | CsvForm
+    staging: Staging, table: sql.Composable, names: sql.Composable, form: BinaryForm | CsvForm | Early
 ) -> Iterator[psycopg.Copy]:
     statement = sql.SQL("COPY {} ({}) FROM STDIN ({})").format(table, names, sql.SQL(form.options))
     with staging.connection.cursor() as cursor, cursor.copy(statement) as copy:
@@ -101,8 +112,9 @@ class _Aside:
     def full(self) -> bool:
         return self._bytes > self.LIMIT
 
-    def flush(self, names: sql.Composable) -> None:
+    def flush(self) -> None:
         staging, verdict = self._staging, sql.SQL("row, severity, field, code, message, value")
+        names = joined([ROW, *map(staged_name, staging.columns.mapped)])
         tables = ((staging.doubtful, names, self._doubtful), (staging.verdicts, verdict, self._verdicts))
         for table, columns, batches in tables:
             if batches:

@@ -6,8 +6,8 @@ another session's TRUNCATE or rewriting ALTER would let the snapshot read nothin
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from engine.db.platform import Connection
 from engine.errors import DataInvalid, FailedPrecondition
 from engine.faults import fault
 from engine.formats.base import Reader
+from engine.imports.early import Early, early_form
 from engine.imports.edges import Edge, Table, read_edges
 from engine.imports.effects import Effects, Origin, new_column
 from engine.imports.fill import fill
@@ -34,8 +35,8 @@ from engine.imports.rules import Rules
 from engine.imports.settle import settle
 from engine.imports.sources import open_sources
 from engine.imports.sqltext import ROW, all_of, equal, joined, listed
-from engine.imports.staging import Staging
-from engine.imports.targets import Target, make_target
+from engine.imports.staging import Doubtful, Staging
+from engine.imports.targets import Tally, Target, make_target
 from engine.imports.temporary import temp_tables
 from engine.imports.validate import Judge, Judged
 from engine.memory import kept
@@ -64,6 +65,8 @@ class Planner:
         self._options = options
         self._mode = ImportType(row.import_type)
         self._seed = new_seed()
+        self._early: Early | None = None
+        """Where the new rows are as long as nothing has been doubtful."""
 
     def plan(self) -> Planned:
         """Raises:
@@ -79,19 +82,24 @@ class Planner:
                     connection, target.entity, target.columns,
                     mode=self._mode, key=target.key, number=target.number,
                 )  # fmt: skip
+            form = early_form(connection, targets)
+            if form is not None:
+                targets[0].staging.narrow()
             with temp_tables(connection):
                 for target in targets:
                     target.staging.create()
                 effects = self._effects(connection, catalog, targets)
-            with _rows_that_fit(), one_moment(connection, undone=True):
+            with _rows_that_fit(), ExitStack() as kept_early, one_moment(connection, undone=True):
                 connection.execute(_lock_what_is_read([t.entity for t in targets], catalog, effects))
                 catalog = require_unchanged(self._resources.catalogs.read(connection), [t.entity for t in targets])
+                if form is not None:
+                    self._early = kept_early.enter_context(Early(run, targets[0].staging, form))
                 rules = self._load(targets, readers)
                 self._judge(targets, rules, catalog)
                 self._follow(targets, effects)
                 fault("imports.plan.judged")
                 return PlanWriter(run, self._row, self._upload, self._options, self._seed).write(
-                    connection, targets, effects
+                    connection, targets, effects, self._early
                 )
 
     # --- before the transaction
@@ -153,7 +161,6 @@ class Planner:
         done = 0
         found = [Rules(target.staging) for target in targets]
         for target, rules, reader in zip(targets, found, readers, strict=True):
-            judge = Judge(target.columns, json=target.options.format != "CSV")
             start = done
 
             def seen(judged: Judged, target: Target = target, start: int = start) -> None:
@@ -162,14 +169,26 @@ class Planner:
                 rows = start + target.tally.records
                 run.progress(rows=rows, bytes=target.tally.bytes_read if len(targets) == 1 else None)
 
-            with kept():
-                unsure = fill(target.staging, (judge.judge(batch) for batch in target.batches(reader)), seen)
+            self._fill(target, rules, reader, seen)
             done = start + target.tally.records
             run.progress(rows=done, bytes=self._upload.committed_size if target is targets[-1] else None)
-            rules.cells(unsure, check=run.check)
         run.stage("COMPARE", rows=done)
         fault("imports.plan.staged")
         return found
+
+    def _fill(self, target: Target, rules: Rules, reader: Reader, seen: Callable[[Judged], None]) -> None:
+        judge = Judge(target.columns, json=target.options.format != "CSV")
+        try:
+            with kept():
+                unsure = fill(target.staging, map(judge.judge, target.batches(reader)), seen, self._early)
+            rules.cells(unsure, check=self._run.check)
+        except Doubtful:
+            assert self._early is not None
+            self._early.give_up()
+            self._early = None
+            target.staging.widen()
+            target.tally = Tally()
+            self._fill(target, rules, target.reader(), seen)
 
     def _judge(self, targets: list[Target], rules: list[Rules], catalog: Catalog) -> None:
         """What the table and other rows tell."""

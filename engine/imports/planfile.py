@@ -18,8 +18,10 @@ from which on (no value: it is not sealed), so a page of changes is read without
 
 INSERT is in COPY's binary format where `engine.db.binary` can tell values of every planned field's type: the head's
 entry of the stream names the types then, and a part holds its rows and behind them the length of each, a little-endian
-uint32. All else is lines of COPY text. PostgreSQL writes a line or row once, and those bytes are what apply feeds to
-COPY. `plan_digest` is the SHA-256 of the head, which holds the SHA-256 of every stream, so that it binds every byte.
+uint32. Where new rows were kept as they were read (`early`), the entry says `"form": "arrow"`, and a part is one Arrow
+IPC stream, of the row number as int64 and the fields as `encode` types them. All else is lines of COPY text. PostgreSQL
+writes a line or row once, and those bytes are what apply feeds to COPY. `plan_digest` is the SHA-256 of the head, which
+holds the SHA-256 of every stream, so that it binds every byte.
 """
 
 from __future__ import annotations
@@ -30,19 +32,28 @@ import struct
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
+import pyarrow as pa
 import zstandard
 
 from engine.db import binary
 from engine.errors import Aborted, DataLoss
+from engine.imports.encode import pieces
 
-FORMAT = 4
+FORMAT = 5
 PART_BYTES = 4 << 20
 """Lines per part before compression: small enough that a page costs one part, large enough that zstd loses nothing."""
 
 _LEVEL = 1
 _LENGTH = 4
+_ARROW = "arrow"
+
+_SLICE = 1 << 20
+"""Bytes of a record batch that stay together: a part ends between two slices."""
+
+_SHOWN = 1_000
+"""Rows that are made text at once."""
 
 
 class PartSink(Protocol):
@@ -71,7 +82,7 @@ class StreamWriter:
         self._sink = sink
         self._stream = stream
         self._types = list(types)
-        self._lines: list[bytes] = []
+        self._held: list[Any] = []
         self._bytes = 0
         self._digest = hashlib.sha256()
         self._packer = zstandard.ZstdCompressor(level=_LEVEL)
@@ -81,7 +92,7 @@ class StreamWriter:
         self.lines = 0
         """Added so far, written or not."""
 
-    def __enter__(self) -> StreamWriter:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -90,7 +101,7 @@ class StreamWriter:
     def add(self, lines: list[bytes]) -> None:
         """Whole lines, each with its line end, or whole rows, each with its number as the first field; a few hundred
         KiB at once, since a part ends only between two calls. Raises what writing an earlier part met."""
-        self._lines += lines
+        self._held += lines
         self._bytes += sum(map(len, lines))
         self.lines += len(lines)
         if self._bytes >= PART_BYTES:
@@ -98,7 +109,7 @@ class StreamWriter:
 
     def close(self) -> dict[str, Any]:
         """The stream's entry in the head."""
-        if self._lines:
+        if self._held:
             self._flush()
         self._settle()
         entry: dict[str, Any] = {"rows": self._rows, "sha256": self._digest.hexdigest()}
@@ -106,24 +117,50 @@ class StreamWriter:
 
     def _flush(self) -> None:
         self._settle()
-        self._pending = self._helper.submit(self._write, self._lines)
-        self._lines, self._bytes = [], 0
+        self._pending = self._helper.submit(self._write, self._held)
+        self._held, self._bytes = [], 0
 
     def _settle(self) -> None:
         if self._pending is not None:
             self._pending.result()
             self._pending = None
 
-    def _write(self, lines: list[bytes]) -> None:
-        data = self._block(lines)
+    def _write(self, held: list[Any]) -> None:
+        data, rows = self._block(held)
         self._digest.update(data)
-        index = {"rows": len(lines), "at": self._rows, "bytes": len(data)}
+        index = {"rows": rows, "at": self._rows, "bytes": len(data)}
         self._sink.write_part(self._packer.compress(data), stream=self._stream, index=index)
-        self._rows += len(lines)
+        self._rows += rows
 
-    def _block(self, lines: list[bytes]) -> bytes:
+    def _block(self, lines: list[bytes]) -> tuple[bytes | pa.Buffer, int]:
+        """The bytes of a part, and how many rows they are."""
         lengths = struct.pack(f"<{len(lines)}I", *map(len, lines)) if self._types else b""
-        return b"".join([*lines, lengths])
+        return b"".join([*lines, lengths]), len(lines)
+
+
+class BatchWriter(StreamWriter):
+    """Writes one stream's record batches: a row number, then a typed value of each field."""
+
+    def add_batch(self, batch: pa.RecordBatch) -> None:
+        """Raises what writing an earlier part met."""
+        rows = max(1, batch.num_rows * _SLICE // max(1, batch.nbytes))
+        for at in range(0, batch.num_rows, rows):
+            piece = batch.slice(at, rows)
+            if self._held and self._bytes + piece.nbytes > PART_BYTES:
+                self._flush()
+            self._held.append(piece)
+            self._bytes += piece.nbytes
+            self.lines += piece.num_rows
+
+    def close(self) -> dict[str, Any]:
+        return super().close() | {"form": _ARROW}
+
+    def _block(self, batches: list[pa.RecordBatch]) -> tuple[bytes | pa.Buffer, int]:
+        out = pa.BufferOutputStream()
+        with pa.ipc.new_stream(out, batches[0].schema) as writer:
+            for batch in batches:
+                writer.write_batch(batch)
+        return out.getvalue(), sum(batch.num_rows for batch in batches)
 
 
 def write_head(sink: PartSink, head: dict[str, Any]) -> bytes:
@@ -181,15 +218,20 @@ class Plan:
         Raises:
             DataLoss: PLAN_DAMAGED, at the latest after the last part: what was done by then must be undone.
         """
+        arrow = self._is_arrow(stream)
         width = _LENGTH if self.types(stream) else 0
         for data, rows in self._blocks(stream):
-            yield data[: len(data) - width * rows], rows
+            yield b"".join(_encoded(data, rows)) if arrow else data[: len(data) - width * rows], rows
 
     def rows_without_numbers(self, stream: str) -> Iterator[tuple[bytes, int]]:
         """The same of a stream in binary format, of the planned fields alone."""
+        arrow = self._is_arrow(stream)
         begin, values = binary.field_count(len(self.types(stream))), binary.NUMBER
         for data, rows in self._blocks(stream):
-            yield b"".join([begin + row[values:] for row in _rows(data, rows)]), rows
+            if arrow:
+                yield b"".join(_encoded(data, rows, first=1)), rows
+            else:
+                yield b"".join([begin + row[values:] for row in _rows(data, rows)]), rows
 
     def _blocks(self, stream: str) -> Iterator[tuple[bytes, int]]:
         digest, total = hashlib.sha256(), 0
@@ -218,8 +260,44 @@ class Plan:
     def _split(self, stream: str, data: bytes, rows: int, start: int) -> Iterator[list[str | None]]:
         if not (types := self.types(stream)):
             return map(split_line, data.split(b"\n")[start:rows])
-        readers = [binary.READERS["int8"], *(binary.READERS[name] for name in types)]
+        arrow = self._is_arrow(stream)
+        known = binary.SENT if arrow else binary.READERS
+        readers = [known["int8"], *(known[name] for name in types)]
+        if arrow:
+            return (line for part in _shown(data, rows, start) for line in binary.rows_of_cells(part, readers))
         return (binary.cells(row, readers) for row in _rows(data, rows, start))
+
+    def _is_arrow(self, stream: str) -> bool:
+        return bool(self.head["streams"].get(stream, {}).get("form") == _ARROW)
+
+
+def read_part(store: PartStore, part: Any) -> list[pa.RecordBatch]:
+    """A part of record batches. Raises DataLoss: PLAN_DAMAGED."""
+    return _batches(_unpack(store, part), int(part.index["rows"]))
+
+
+def _batches(data: bytes, rows: int) -> list[pa.RecordBatch]:
+    """Raises:
+    DataLoss: PLAN_DAMAGED when their rows are not as many as the part's index, which is not sealed, says.
+    """
+    with pa.ipc.open_stream(data) as reader:
+        batches = list(reader)
+    if sum(batch.num_rows for batch in batches) != rows:
+        raise _other_rows(rows)
+    return batches
+
+
+def _encoded(data: bytes, rows: int, first: int = 0) -> Iterator[bytes]:
+    """A part of record batches in COPY's binary format, from field `first` on."""
+    for batch in _batches(data, rows):
+        yield from pieces(batch.select(range(first, batch.num_columns)))
+
+
+def _shown(data: bytes, rows: int, start: int) -> Iterator[bytes]:
+    """The same from row `start` on, a page's worth at once."""
+    table = pa.Table.from_batches(_batches(data, rows)).slice(start)
+    for batch in table.to_batches(max_chunksize=_SHOWN):
+        yield b"".join(pieces(batch))
 
 
 def _rows(data: bytes, rows: int, start: int = 0) -> Iterator[bytes]:
@@ -231,11 +309,15 @@ def _rows(data: bytes, rows: int, start: int = 0) -> Iterator[bytes]:
     end = len(data) - _LENGTH * rows
     lengths = struct.unpack_from(f"<{rows}I", data, end) if end >= 0 else ()
     if sum(lengths) != end:
-        raise DataLoss(f"plan: found no {rows} rows in a part, as its index says", reason="PLAN_DAMAGED")
+        raise _other_rows(rows)
     at = sum(lengths[:start])
     for length in lengths[start:]:
         yield data[at : at + length]
         at += length
+
+
+def _other_rows(rows: int) -> DataLoss:
+    return DataLoss(f"plan: found no {rows} rows in a part, as its index says", reason="PLAN_DAMAGED")
 
 
 def canonical(value: dict[str, Any]) -> bytes:

@@ -18,6 +18,7 @@ from engine.errors import DataInvalid, InternalError
 from engine.faults import fault
 from engine.imports import planfile
 from engine.imports.direct import may_go_direct
+from engine.imports.early import Early
 from engine.imports.effects import Effects
 from engine.imports.indexes import judged_keys
 from engine.imports.locks import ROW_EXCLUSIVE, SHARE_ROW_EXCLUSIVE, LockChoice, choose_lock, rows_there
@@ -79,14 +80,24 @@ class PlanWriter:
         self._seed = seed
         self._done = 0
 
-    def write(self, connection: Connection, targets: list[Target], effects: Effects) -> Planned:
+    def write(
+        self, connection: Connection, targets: list[Target], effects: Effects, early: Early | None = None
+    ) -> Planned:
+        """Args:
+        early: where the new rows are already, of one entity.
+        """
         run, store = self._run, self._resources.artifacts
         run.stage("PLAN", rows=sum(t.tally.records for t in targets))
         planned_at = self._resources.clock()
-        with self._resources.db.transaction() as session:
-            artifact_id = store.create(session, ArtifactKind.PLAN, "job", run.job.id)
-        with store.writer(artifact_id) as sink:
-            streams: dict[str, Any] = {}
+        streams: dict[str, Any] = {}
+        if early is not None:
+            artifact_id, writer, streams["0.INSERT"] = early.finish()
+            self._done += streams["0.INSERT"]["rows"]
+        else:
+            with self._resources.db.transaction() as session:
+                artifact_id = store.create(session, ArtifactKind.PLAN, "job", run.job.id)
+            writer = store.writer(artifact_id)
+        with writer as sink:
             alone = len(targets) == 1 and self._options.on_drift is not OnDrift.SKIP_MOVED
             entities = [self._entity(connection, t, effects, sink, streams, alone=alone) for t in targets]
             cascades = self._cascades(connection, effects, sink, streams)
@@ -121,14 +132,13 @@ class PlanWriter:
         """
         staging, entity = target.staging, target.entity
         made = Streams(staging, self._seed)
-        written = {
-            kind: self._stream(
-                connection, query, sink, f"{target.number}.{kind}", made.insert_types if kind == "INSERT" else []
-            )
-            for kind, query in made.queries().items()
-        }
-        streams |= {f"{target.number}.{kind}": entry for kind, entry in written.items()}
-        counts = self._counts(connection, target, {kind: entry["rows"] for kind, entry in written.items()}, effects)
+        rows = {}
+        for kind, query in made.queries().items():
+            name, types = f"{target.number}.{kind}", made.insert_types if kind == "INSERT" else []
+            if name not in streams:
+                streams[name] = self._stream(connection, query, sink, name, types)
+            rows[kind] = streams[name]["rows"]
+        counts = self._counts(connection, target, rows, effects)
         there = rows_there(connection, entity)
         assigned = [f.name for f in staging.columns.server_assigned] if counts.insert else []
         direct = alone and may_go_direct(entity, assigned, made.insert_types)

@@ -19,7 +19,7 @@ from engine.imports.mapping import Lookup, MappedColumn
 from engine.imports.model import Severity
 from engine.imports.refusals import is_refusal
 from engine.imports.sqltext import ROW, all_of, equal, joined
-from engine.imports.staging import Staging, staged_name
+from engine.imports.staging import Doubtful, Staging, staged_name
 from engine.imports.validate import MASK
 from engine.imports.verdicts import Verdicts, names, shown, who
 
@@ -58,13 +58,20 @@ class Rules:
             self._note_unjudged(key.name, key.columns)
 
     def cells(self, unsure: frozenset[str], *, check: Callable[[], None]) -> None:
-        """The type's own input function on every doubtful text; rows that nothing is wrong with are staged then."""
+        """The type's own input function on every doubtful text; rows that nothing is wrong with are staged then.
+
+        Raises:
+            Doubtful: where they cannot be, since `staged` does not hold all of a row.
+        """
         for mapped in self._staging.columns.mapped:
             if mapped.field.name in unsure:
                 self._input(mapped)
                 self._too_long(mapped)
                 check()
-        self._promote()
+        if not self._staging.narrowed:
+            self._promote()
+        elif self._any_doubtful():
+            raise Doubtful
 
     def lookups(self, peers: Iterable[Staging]) -> None:
         """References by another unique field: the table's rows first, then those of the file."""
@@ -186,6 +193,16 @@ class Rules:
                 sql.Literal(MASK) if secret else shown(text, field), self._staging.doubtful, cut,
             )
         )  # fmt: skip
+
+    def _any_doubtful(self) -> bool:
+        """Whether some doubtful row has not been refused."""
+        (found,) = one_row(
+            self._staging.connection,
+            sql.SQL("SELECT EXISTS (SELECT FROM {} d WHERE NOT EXISTS (SELECT FROM {} v WHERE v.row = d.{}))").format(
+                self._staging.doubtful, self._staging.verdicts, ROW
+            ),
+        )
+        return bool(found)
 
     def _promote(self) -> None:
         """Doubtful rows that nothing is wrong with become staged ones."""

@@ -16,10 +16,15 @@ from engine.catalog import Entity, Field, ForeignKey, UniqueKey
 from engine.db.platform import Connection
 from engine.imports.mapping import Columns, MappedColumn
 from engine.imports.model import ImportType
+from engine.imports.sequences import numbered_fields
 from engine.imports.sqltext import ROW, Temp, all_of, creation, equal, joined, typed
 
 OWN_COLUMNS = frozenset({"#row", "#print", "#shown", "#first", "#round", "#action", "#constraint", "#at"})
 """What stands beside a table's own columns in temp tables; lookups' `#l0` … and old values' `#o0` … do too."""
+
+
+class Doubtful(Exception):
+    """A row that cannot be staged narrowly: only the server can say what its values are."""
 
 
 class Staging:
@@ -46,6 +51,8 @@ class Staging:
         self.key = key or entity.key
         self.touched = tuple(f.column for f in (*(m.field for m in columns.mapped), *columns.fixed))
         """Columns that the file decides: what an update writes."""
+        self.held: tuple[Field, ...] = columns.planned
+        """What new rows get, as far as `staged` holds it."""
         self.filled = self._filled() if self.matches else ()
         """Columns that the file does not decide, and a rule needs beside one that it does."""
         self.shuffled = False
@@ -57,6 +64,7 @@ class Staging:
             self.staged, self.doubtful, self.verdicts, self.matched, self.wants, self.waits, self.rounds, self.gone,
             self.kept,
         ) = (Temp(f"{name}_{number}") for name in names)  # fmt: skip
+        self._whole = self.staged
 
     @property
     def matches(self) -> bool:
@@ -112,17 +120,45 @@ class Staging:
 
     # --- making
 
+    def narrow(self) -> None:
+        """Stage only what rules look at, before `create`; the rest of new rows is kept elsewhere."""
+        wanted = self._compared()
+        self.held = tuple(f for f in self.columns.planned if f.column in wanted)
+        self.staged, self._whole = Temp(f"narrow_{self.number}"), self.staged
+
+    @property
+    def narrowed(self) -> bool:
+        return self.staged is not self._whole
+
+    def widen(self) -> None:
+        """Stage rows whole after all, as if none had been looked at."""
+        self.held, self.staged = self.columns.planned, self._whole
+        for table in (self.doubtful, self.verdicts):
+            self.run(sql.SQL("DELETE FROM {}").format(table))
+        self.faulty = False
+
+    def _compared(self) -> set[str]:
+        """Columns that a rule, or what is told of a plan, may look at in staged rows of ADDITIVE."""
+        entity, fields = self.entity, self.columns.planned
+        sets = [self.key, *(key.columns for key in entity.unique), *(check.columns for check in entity.checks)]
+        sets += [reference.columns for reference in entity.references]
+        sets += [reference.target_columns for reference in entity.references if self.is_target(reference)]
+        own = {f.column for f in (*numbered_fields(fields), *(f for f in fields if f.is_domain))}
+        return own.union(*sets)
+
     def create(self) -> None:
         """Makes the temp tables; outside of the read-only transaction."""
         constants = {field.name: value for field, value in self.columns.constants}
         row = sql.SQL("{} bigint").format(ROW)
+        if self.narrowed:
+            self._make(self.staged, [row, *(typed(f, default=constants.get(f.name)) for f in self.held)])
         staged = [row, *(typed(f, default=constants.get(f.name)) for f in self.columns.planned)]
         planned = {f.column for f in self.columns.planned}
         staged += [typed(self.entity.column(c)) for c in self.filled if c not in planned]
         staged += [typed(m.read_as, staged_name(m)) for m in self.columns.mapped if m.lookup is not None]
         texts = [sql.SQL("{} text").format(staged_name(m)) for m in self.columns.mapped]
         key = [typed(f) for f in self.key_fields]
-        self._make(self.staged, staged)
+        self._make(self._whole, staged)
         self._make(self.doubtful, [row, *texts])
         self._make(self.verdicts, list(map(sql.SQL, _VERDICT)))
         self._make(self.matched, [row, sql.SQL("same boolean")])
@@ -142,8 +178,9 @@ class Staging:
     def _index(self) -> None:
         for reference in self.entity.references:
             if self.in_file(reference):  # a refused parent's children are looked for, parent by parent
-                self._index_on(self.staged, reference.columns)
-                self._index_on(self.staged, reference.target_columns)
+                for table in [self.staged, self._whole] if self.narrowed else [self._whole]:
+                    self._index_on(table, reference.columns)
+                    self._index_on(table, reference.target_columns)
         if self.may_wait:  # chains of unique values that move are followed step by step
             self._index_on(self.wants, ("row",))
             self._index_on(self.wants, ("mover",))

@@ -13,6 +13,14 @@ from engine.imports.sqltext import ROW, all_of, equal, joined, listed
 from engine.imports.staging import Staging, staged_name
 
 
+def insert_types(staging: Staging) -> list[str]:
+    """The types of a new row's fields as `binary.READERS` names them; empty where it has none for one of them."""
+    fields = staging.columns.planned
+    if not all(f.labels or (f.base in READERS and f.base != ENUM) for f in fields):  # some type may be called so
+        return []
+    return [ENUM if f.labels else f.base for f in fields]
+
+
 class Streams:
     """One COPY for each stream of one entity."""
 
@@ -22,8 +30,7 @@ class Streams:
         self._seed = seed
         self.planned = [f.column for f in staging.columns.planned]
         self.relied = relied_columns(staging)
-        self.insert_types = self._insert_types()
-        """The types of a new row's fields as `binary.READERS` names them; empty where it has none for one of them."""
+        self.insert_types = insert_types(staging)
         keyed = staging.keyed
         self._order = listed("s", staging.key) if keyed else sql.SQL("s.") + ROW
 
@@ -43,12 +50,6 @@ class Streams:
             found[f"LOOKUP{number}"] = self._lookups(mapped)
         found["ERRORS"] = self._errors()
         return found
-
-    def _insert_types(self) -> list[str]:
-        fields = self._staging.columns.planned
-        if not all(f.labels or (f.base in READERS and f.base != ENUM) for f in fields):  # some type may be called so
-            return []
-        return [ENUM if f.labels else f.base for f in fields]
 
     def _inserts(self) -> sql.Composed:
         """Good new rows. What fingerprint each will have follows from it, if nothing but the plan decides the row."""

@@ -44,6 +44,14 @@ class Judged:
     unsure: frozenset[str]
     """Names of the fields with a cell that nothing was certain of."""
 
+    @property
+    def undecided(self) -> int:
+        """How many doubtful records have not been refused for another cell."""
+        if not self.doubtful.num_rows:
+            return 0
+        refused = pc.is_in(self.doubtful.column(0), value_set=self.verdicts.column(0))
+        return int(len(refused) - refused.true_count)
+
 
 class Judge:
     """Judges the batches of one file; `json` where the file has arrays in JSON's spelling."""
@@ -63,38 +71,23 @@ class Judge:
             cells, refused = transform(batch.cells.column(mapped.index), batch.rows, mapped, json=self._json)
             verdicts += (_refused(mapped.field, one) for one in refused)
             taken = _not_among(batch.rows, refused)
-            certain = _and(self._certain(mapped.read_as, cells), taken)
+            sure = _and(certain(mapped.read_as, cells), taken)
             if batch.has_nul and (free := self._without_nul(mapped.field, cells, batch.rows, verdicts)) is not None:
-                nul, certain = _and(nul, free), _and(certain, free)
+                nul, sure = _and(nul, free), _and(sure, free)
             if not mapped.field.nullable and cells.null_count:
                 missing = _and(pc.is_null(cells), taken)
                 verdicts.append(
                     _verdict(batch.rows.filter(missing), mapped.field, "REQUIRED", "expected a value, found none")
                 )
-                certain = _and(certain, pc.invert(missing))
-            if certain is not None:
+                sure = _and(sure, pc.invert(missing))
+            if sure is not None:
                 unsure.add(mapped.field.name)
             arrays.append(cells)
-            good = _and(good, certain)
+            good = _and(good, sure)
         whole = pa.RecordBatch.from_arrays([batch.rows, *arrays], self._names)
         proven = whole if good is None else whole.filter(good)
         doubtful = whole.slice(0, 0) if good is None else whole.filter(_and(pc.invert(good), nul))
         return Judged(proven, doubtful, _together(verdicts), frozenset(unsure))
-
-    def _certain(self, field: Field, cells: pa.StringArray) -> pa.BooleanArray | None:
-        """True where a cell is certainly valid or NULL; None when all are."""
-        if proof.always_valid(field):
-            return None
-        if (most := proof.longest(field)) is not None:
-            certain = pc.less_equal(pc.utf8_length(cells), most)
-        elif field.labels:
-            certain = pc.is_in(cells, value_set=pa.array(field.labels, pa.string()))
-        elif (pattern := proof.pattern(field)) is not None:
-            certain = pc.match_substring_regex(cells, pattern)
-        else:
-            certain = pa.array([False] * len(cells))
-        certain = pc.or_(pc.fill_null(certain, False), pc.is_null(cells))
-        return None if certain.true_count == len(certain) else certain
 
     def _without_nul(
         self,
@@ -112,6 +105,22 @@ class Judge:
             _verdict(rows.filter(held), field, "NUL_BYTE", "found a NUL byte, which PostgreSQL's text cannot hold")
         )
         return pc.invert(held)
+
+
+def certain(field: Field, cells: pa.StringArray) -> pa.BooleanArray | None:
+    """True where a cell is certainly valid or NULL; None when all are."""
+    if proof.always_valid(field):
+        return None
+    if (most := proof.longest(field)) is not None:
+        sure = pc.less_equal(pc.utf8_length(cells), most)
+    elif field.labels:
+        sure = pc.is_in(cells, value_set=pa.array(field.labels, pa.string()))
+    elif (pattern := proof.pattern(field)) is not None:
+        sure = pc.match_substring_regex(cells, pattern)
+    else:
+        sure = pa.array([False] * len(cells))
+    sure = pc.or_(pc.fill_null(sure, False), pc.is_null(cells))
+    return None if sure.true_count == len(sure) else sure
 
 
 def _broken(broken: Iterable[BrokenRow]) -> pa.RecordBatch:

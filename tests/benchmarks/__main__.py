@@ -55,8 +55,9 @@ class Bench:
                 # what the catalog's fill does for ours, so that both can load the same file
                 connection.execute("ALTER TABLE public.users ALTER password_hash SET DEFAULT '!'")
                 connection.execute("VACUUM (FREEZE, ANALYZE) public.users")
-        self.file = self.folder / "users.csv"
+        self.file, self.few = self.folder / "users.csv", self.folder / "few.csv"
         write_users_csv(self.file, good=self.rows, first=self.rows)
+        write_users_csv(self.few, good=100, first=2 * self.rows)
 
     def round(self) -> None:
         """Everything once, the reference first."""
@@ -96,6 +97,7 @@ class Bench:
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         stack = Stack(folder, postgres=self.postgres, valkey=self.valkey, platform_dsn=dsn, env=env)
         with stack, stack.client() as client:
+            client.plan_import(self.few, "users")  # a service that runs, as the server beside it does
             for part in stack.programs:
                 forget_peak(part.pid)
             self._import(client, base)

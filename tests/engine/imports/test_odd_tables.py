@@ -157,11 +157,20 @@ def test_a_trigger_of_one_partition_is_told(made):
 
 
 def test_a_row_that_fills_its_page_is_refused_by_name(made):
-    names = [f"c{i}" for i in range(1_017)]
-    world = made(f"CREATE TABLE public.t ({', '.join(f'{n} bigint' for n in names)})")
-    row = world.plan("t", f"{','.join(names)}\n{','.join('1' * len(names))}\n".encode())
+    names = [f"c{i}" for i in range(1_015)]
+    world = made(f"CREATE TABLE public.t ({', '.join(f'{n} bigint' for n in names)}, i interval)")
+    row = world.plan("t", f"{','.join(names)},i\n{','.join('1' * len(names))},1 day\n".encode())
 
     assert world.reason(row) == "ENTITY_NOT_IMPORTABLE"
+
+
+def test_a_row_that_fills_its_page_is_taken_where_it_need_not_be_staged_whole(made):
+    names = [f"c{i}" for i in range(1_017)]
+    world = made(f"CREATE TABLE public.t ({', '.join(f'{n} bigint' for n in names)})")
+    row = world.load("t", f"{','.join(names)}\n{','.join('1' * len(names))}\n".encode())
+
+    assert row.report["inserted"] == 1
+    assert world.sql("SELECT c0, c1016 FROM public.t") == [(1, 1)]
 
 
 FOLDED = "".join(

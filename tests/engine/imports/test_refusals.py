@@ -177,12 +177,12 @@ def test_a_referenced_table_cannot_be_rewritten_under_the_plan(made, monkeypatch
         "ALTER TABLE public.a ADD k text REFERENCES public.kinds; INSERT INTO public.kinds VALUES ('x')"
     )
 
-    def with_truncate(staging, batches, seen):
+    def with_truncate(*args):
         with psycopg.connect(world.resources.platform.dsn, autocommit=True) as other:
             other.execute("SET lock_timeout = '300ms'")
             with pytest.raises(psycopg.errors.LockNotAvailable):
                 other.execute("TRUNCATE public.kinds CASCADE")
-        return fill(staging, batches, seen)
+        return fill(*args)
 
     monkeypatch.setattr("engine.imports.plan.fill", with_truncate)
     assert world.plan("a", b"id,k\n1,x\n").plan_summary["counts"]["insert"] == 1
