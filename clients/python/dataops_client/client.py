@@ -32,7 +32,6 @@ from dataops.v1 import (
     overview_pb2_grpc,
     restores_pb2_grpc,
     schedules_pb2_grpc,
-    uploads_pb2_grpc,
     webhooks_pb2_grpc,
 )
 
@@ -47,6 +46,7 @@ from dataops_client.restores import RestoreCalls
 from dataops_client.retention import RetentionCalls
 from dataops_client.schedules import ScheduleCalls
 from dataops_client.webhooks import WebhookCalls
+from dataops_client.wire import UploadStub
 
 __all__ = ["DataOps", "OnEvent"]
 
@@ -68,7 +68,7 @@ class DataOps(ExportCalls, BackupCalls, RestoreCalls, ScheduleCalls, RetentionCa
         self.overview = overview_pb2_grpc.OverviewServiceStub(channel)
         self.restores = restores_pb2_grpc.RestoreServiceStub(channel)
         self.schedules = schedules_pb2_grpc.ScheduleServiceStub(channel)
-        self.uploads = uploads_pb2_grpc.UploadServiceStub(channel)
+        self.uploads = UploadStub(channel)
         self.webhooks = webhooks_pb2_grpc.WebhookServiceStub(channel)
 
     @classmethod

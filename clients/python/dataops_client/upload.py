@@ -20,6 +20,7 @@ from dataops.v1 import uploads_pb2, uploads_pb2_grpc
 from dataops_client.errors import DataOpsError, TransferError, typed_errors
 from dataops_client.patience import DEFAULT_PATIENCE, Patience
 from dataops_client.transfer import MESSAGE_BYTES, OnBytes
+from dataops_client.wire import Piece, UploadStub
 
 STREAM_BYTES = 64 * 1024 * 1024
 """A stream's answer is the only acknowledgement, so a new one begins here; a multiple of the server's 8 MiB parts."""
@@ -164,15 +165,19 @@ class _Uploading:
 
     def _send_stream(self, offset: int) -> None:
         end = min(offset + STREAM_BYTES, self._source.size)
+        pieces = self._pieces(offset, end)
         with typed_errors():
-            answer = self._uploads.WriteUpload(self._messages(offset, end))
+            if isinstance(self._uploads, UploadStub):
+                answer = self._uploads.write_pieces(pieces)
+            else:  # a stub that its user made
+                answer = self._uploads.WriteUpload(piece.message() for piece in pieces)
         if self._failure is not None:
             raise self._failure
         self._upload.committed_size = answer.committed_size
         self._upload.state = answer.state
         self._patience.progressed()
 
-    def _messages(self, offset: int, end: int) -> Iterator[uploads_pb2.WriteUploadRequest]:
+    def _pieces(self, offset: int, end: int) -> Iterator[Piece]:
         """Runs on a thread of grpc, where an exception would only be logged: it is kept, and the stream ends."""
         first = offset
         finish = False
@@ -183,13 +188,13 @@ class _Uploading:
                 finish = offset == self._source.size
                 if finish:
                     self._source.check_unchanged()
-                yield uploads_pb2.WriteUploadRequest(
+                head = uploads_pb2.WriteUploadRequest(
                     upload_id=self._upload.upload_id if at == first else "",
                     offset=at,
-                    data=data,
                     crc32=zlib.crc32(data),
                     finish=finish,
                 )
+                yield Piece(head, data)
                 self._on_bytes(offset, self._source.size)
         except (OSError, DataOpsError) as error:
             self._failure = error
