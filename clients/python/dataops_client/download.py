@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import IO, Protocol
 
 from dataops.v1 import common_pb2, exports_pb2, imports_pb2
@@ -30,6 +32,9 @@ from dataops_client.transfer import MESSAGE_BYTES, OnBytes
 
 MAX_RESTARTS = 5
 """Downloads begun anew since the file became another: a job has five attempts."""
+
+FLUSH_BYTES = 32 * 1024 * 1024
+"""So many are flushed to disk at once while more arrive: left to the end, the flush of 256 MiB took 0.15 s there."""
 
 _MAKING_SECONDS = 1.0
 """Between two questions whether a file has been made, where the server names no time."""
@@ -82,7 +87,8 @@ def download_file(
     """
     part = path.with_name(f".{path.name}.{source_id}.part")
     with _part_file(part) as file:
-        footer = _Downloading(open_stream, file, on_bytes, on_waiting, Patience(patience)).run()
+        with _Flushing(file) as flushing:
+            footer = _Downloading(open_stream, file, flushing, on_bytes, on_waiting, Patience(patience)).run()
         file.flush()
         os.fsync(file.fileno())
         part.replace(path)
@@ -115,6 +121,39 @@ def _hold_alone(file: IO[bytes]) -> None:
         raise TransferError(f"another download writes {file.name}", "DOWNLOAD_IN_PROGRESS") from error
 
 
+class _Flushing:
+    """Flushes a file to disk on a thread while it grows; one flush at a time.
+
+    What goes wrong is raised by the next `grown`, or on leaving: the system tells of a failed write only once, and a
+    later flush of the same file succeeds.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._helper = ThreadPoolExecutor(1, thread_name_prefix="dataops-flush")
+        self._under_way: Future[None] | None = None
+        self._waiting = 0
+
+    def __enter__(self) -> _Flushing:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._helper.shutdown()
+        if error is None and self._under_way is not None:
+            self._under_way.result()
+
+    def grown(self, size: int) -> None:
+        """Told that `size` more bytes were written to the file."""
+        self._waiting += size
+        if self._waiting < FLUSH_BYTES or not (self._under_way is None or self._under_way.done()):
+            return
+        if self._under_way is not None:
+            self._under_way.result()
+        self._file.flush()
+        self._waiting = 0
+        self._under_way = self._helper.submit(os.fsync, self._file.fileno())
+
+
 class _Downloading:
     """One download until its footer: taken up at the offset that is on disk."""
 
@@ -122,12 +161,14 @@ class _Downloading:
         self,
         open_stream: OpenStream,
         file: IO[bytes],
+        flushing: _Flushing,
         on_bytes: OnBytes,
         on_waiting: OnWaiting,
         patience: Patience,
     ) -> None:
         self._open_stream = open_stream
         self._file = file
+        self._flushing = flushing
         self._on_bytes = on_bytes
         self._on_waiting = on_waiting
         self._patience = patience
@@ -196,6 +237,7 @@ class _Downloading:
         if offset != self._offset:
             raise TransferError(f"a piece at {offset} arrived, {self._offset} expected", "PIECE_MISPLACED")
         self._file.write(data)
+        self._flushing.grown(len(data))
         self._hash.update(data)
         self._offset += len(data)
         self._patience.progressed()
