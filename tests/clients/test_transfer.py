@@ -40,15 +40,18 @@ def test_a_file_of_any_size_arrives_equal(client: DataOps, world: World, tmp_pat
     assert _held(world) == path.read_bytes()
 
 
-def test_an_upload_opens_a_new_stream_every_64_mib(client: DataOps, world: World, tmp_path: Path):
-    path = _file(tmp_path / "users.csv", 130 * MIB)
+def test_an_upload_opens_a_new_stream_as_often_as_it_wants_an_answer(
+    client: DataOps, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("dataops_client.upload.STREAM_BYTES", 8 * MIB)
+    path = _file(tmp_path / "users.csv", 18 * MIB)
     seen: list[tuple[int, int | None]] = []
 
     client.upload(path, on_bytes=lambda done, size: seen.append((done, size)))
 
-    assert world.upload_streams == [0, 64 * MIB, 128 * MIB]
+    assert world.upload_streams == [0, 8 * MIB, 16 * MIB]
     assert _held(world) == path.read_bytes()
-    assert seen[-1] == (130 * MIB, 130 * MIB)
+    assert seen[-1] == (18 * MIB, 18 * MIB)
 
 
 def test_a_broken_upload_goes_on_from_the_committed_part(client: DataOps, world: World, tmp_path: Path):
