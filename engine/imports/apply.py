@@ -122,6 +122,11 @@ class Applier:
         wanted = [(e.entity, e.lock) for e in entries]
         named = {e.entity.name for e in entries}
         wanted += [(other, SHARE_ROW_EXCLUSIVE) for other in reactions.entities if other.name not in named]
+        wanted += [
+            (Entity(f"{schema}.{table}", schema, table, fields=(), key=()), entry.lock)
+            for entry in entries
+            for schema, table in entry.also_locked
+        ]
         return wanted
 
     # --- what was relied on
@@ -196,7 +201,8 @@ class Applier:
                 connection.execute("SET CONSTRAINTS ALL DEFERRED")
                 bare = None
                 if direct and empty:
-                    bare = Bare(connection, direct.entity, judged_keys(direct.entity, direct.columns))
+                    unique = judged_keys(direct.entity, direct.columns)
+                    bare = Bare(connection, direct.entity, unique, direct.also_locked)
                 counts = [copy_in(self._run, connection, direct)] if direct else effect.write(parts)
                 connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
                 if bare is not None:

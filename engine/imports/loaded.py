@@ -80,6 +80,11 @@ class Loaded:
     def lock(self) -> str:
         return str(self.head["lock"]["mode"])
 
+    @property
+    def also_locked(self) -> list[tuple[str, str]]:
+        """Other tables that are locked in the same mode, by schema and name."""
+        return [(schema, table) for schema, table in self.head["lock"]["also"]]
+
     def rows(self, kind: str) -> int:
         """As planned."""
         return self.plan.rows(f"{self.number}.{kind}")

@@ -13,7 +13,7 @@ from psycopg import sql
 from engine.catalog import Entity
 from engine.db.platform import Connection, one_number
 from engine.errors import Aborted, PlatformNotPrepared
-from engine.imports.indexes import WORTH_ROWS, is_empty, removable
+from engine.imports.indexes import WORTH_ROWS, is_empty, referring, removable
 
 WHOLE_TABLE_SHARE = 0.2
 """From a fifth of the rows on one lock that stops writers costs them less than row by row conflicts would."""
@@ -36,6 +36,8 @@ class LockChoice:
     mode: str
     blocks: str
     seconds: float
+    also: tuple[tuple[str, str], ...] = ()
+    """Other tables, by schema and name, that are locked in this mode too."""
 
     def as_record(self) -> dict[str, Any]:
         return asdict(self)
@@ -54,8 +56,12 @@ def choose_lock(
     those named in `unique` too."""
     seconds = round(0.1 + writes / ROWS_PER_SECOND, 1)
     bulk = only_adds and writes >= WORTH_ROWS and is_empty(connection, entity)
-    if bulk and removable(connection, entity, unique):
-        return LockChoice(ACCESS_EXCLUSIVE, "everybody who uses the table, which is empty", round(seconds / 2, 1))
+    keys = referring(connection, entity, unique) if bulk else []
+    if keys or (bulk and removable(connection, entity, unique)):
+        who = "everybody who uses the table, which is empty"
+        if also := tuple(sorted({(key.schema, key.table) for key in keys})):
+            who += ", or those that refer to it, which are empty too: " + ", ".join(table for _, table in also)
+        return LockChoice(ACCESS_EXCLUSIVE, who, round(seconds / 2, 1), also)
     if writes > WHOLE_TABLE_SHARE * rows:
         return LockChoice(SHARE_ROW_EXCLUSIVE, "other writers of the table", seconds)
     return LockChoice(ROW_EXCLUSIVE, "writers of the same keys", seconds)

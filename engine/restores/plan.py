@@ -22,6 +22,7 @@ from engine.backups.manifest import BackedEntity
 from engine.backups.rows import count_stored
 from engine.backups.work import Work
 from engine.catalog import Catalog, Entity, Field
+from engine.catalog.foreign_keys import Key
 from engine.db.platform import Connection
 from engine.errors import MAX_VIOLATIONS, FailedPrecondition, ResourceExhausted, Violation
 from engine.imports import planfile
@@ -30,7 +31,7 @@ from engine.imports.sqltext import Temp, joined
 from engine.restores.judge import faults_of
 from engine.restores.model import Notice, Rename
 from engine.restores.schema import Fit, fits_of, incompatible, renames_by_entity
-from engine.restores.structure import Key, Structure
+from engine.restores.structure import Structure
 
 SHOWN_KEYS = 5
 """Keys of rows that would be orphaned, in the refusal."""

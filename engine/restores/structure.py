@@ -17,6 +17,7 @@ from psycopg.rows import class_row
 
 from engine.catalog import Entity
 from engine.catalog.definitions import definitions_of, tree_of
+from engine.catalog.foreign_keys import Key, drop, keys_of, make
 from engine.db.platform import Connection, one_row
 from engine.errors import FailedPrecondition, PlatformNotPrepared
 from engine.imports import indexes
@@ -26,28 +27,6 @@ _TRIGGERS = """
 SELECT n.nspname AS schema, c.relname AS "table", t.tgname AS name, t.tgenabled AS state
 FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE t.tgrelid = ANY(%s) AND NOT t.tgisinternal ORDER BY 1, 2, 3
-"""
-
-_KEYS = """
-SELECT k.conname AS name, n.nspname AS schema, c.relname AS "table", tn.nspname AS target_schema,
-       tc.relname AS target_table, pg_get_constraintdef(k.oid) AS definition,
-       obj_description(k.oid, 'pg_constraint') AS comment, pg_has_role(c.relowner, 'USAGE') AS owned,
-       k.conrelid = ANY(%(oids)s) AS source_inside, k.confrelid = ANY(%(oids)s) AS target_inside,
-       c.relkind = 'p' AS partitioned, tc.relkind = 'p' AS to_partitioned,
-       c.relispartition AS of_part, tc.relispartition AS to_part,
-       ARRAY(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY u(attnum, n)
-             JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.attnum ORDER BY u.n) AS columns,
-       ARRAY(SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY u(attnum, n)
-             JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.attnum ORDER BY u.n) AS target_columns,
-       coalesce((WITH RECURSIVE tree AS (
-                     SELECT k.oid UNION ALL
-                     SELECT c.oid FROM pg_constraint c JOIN tree ON c.conparentid = tree.oid
-                 ) SELECT string_agg(DISTINCT t.tgenabled::text, '') FROM pg_trigger t
-                 WHERE t.tgconstraint IN (SELECT oid FROM tree)), 'O') AS states
-FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-JOIN pg_class tc ON tc.oid = k.confrelid JOIN pg_namespace tn ON tn.oid = tc.relnamespace
-WHERE k.contype = 'f' AND k.conparentid = 0 AND (k.conrelid = ANY(%(oids)s) OR k.confrelid = ANY(%(oids)s))
-ORDER BY n.nspname, c.relname, k.conname
 """
 
 _UNPROVEN = """
@@ -88,41 +67,6 @@ class Rule:
         return sql.Identifier(self.schema, self.table)
 
 
-@dataclass(frozen=True, eq=False)
-class Key:
-    """A foreign key from or to one of the tables."""
-
-    name: str
-    schema: str
-    table: str
-    target_schema: str
-    target_table: str
-    definition: str
-    comment: str | None
-    owned: bool
-    source_inside: bool
-    """Whether the table that refers is one of those."""
-    target_inside: bool
-    partitioned: bool
-    """Whether the table that refers has partitions, each with a key of its own beneath this one."""
-    to_partitioned: bool
-    of_part: bool
-    """Whether it is a partition's own, so that it speaks of a part of an entity's rows only; `to_part` likewise."""
-    to_part: bool
-    columns: list[str]
-    target_columns: list[str]
-    states: str
-    """`tgenabled` of the triggers that keep it, each once: a new key has O alone."""
-
-    @property
-    def source(self) -> sql.Identifier:
-        return sql.Identifier(self.schema, self.table)
-
-    @property
-    def target(self) -> sql.Identifier:
-        return sql.Identifier(self.target_schema, self.target_table)
-
-
 class Structure:
     """Of these tables, as one transaction sees it."""
 
@@ -133,8 +77,7 @@ class Structure:
         self._oids = tree_of(connection, names)
         with connection.cursor(row_factory=class_row(TriggerState)) as cursor:
             self.triggers = cursor.execute(_TRIGGERS, (self._oids,)).fetchall()
-        with connection.cursor(row_factory=class_row(Key)) as cursor:
-            self.keys = cursor.execute(_KEYS, {"oids": self._oids}).fetchall()
+        self.keys = keys_of(connection, self._oids)
         with connection.cursor(row_factory=class_row(Rule)) as cursor:
             self.unproven = cursor.execute(_UNPROVEN, (self._oids,)).fetchall()
         self._indexes: list[tuple[Entity, list[Removable]]] = []
@@ -205,9 +148,7 @@ class Structure:
             if trigger.state != "D":
                 self._switch(trigger, "D")
         self._parts = {key: self._parts_of(key) for key in self.dropped}
-        rules: list[Key | Rule] = [*self.dropped, *self.unproven]
-        for constraint in rules:
-            self._run("ALTER TABLE {} DROP CONSTRAINT {}", constraint.source, sql.Identifier(constraint.name))
+        drop(self._connection, [*self.dropped, *self.unproven])
         for entity, count in zip(self._entities, rows, strict=True):
             worth = count >= indexes.WORTH_ROWS
             plain = indexes.removable(self._connection, entity, unique=None) if worth else []
@@ -225,12 +166,7 @@ class Structure:
         for entity, plain in self._indexes:
             indexes.build(self._connection, entity, plain)
         self._indexes = []
-        rules: list[Key | Rule] = [*self.unproven, *self.dropped]
-        for constraint in rules:
-            name, source = sql.Identifier(constraint.name), constraint.source
-            self._run("ALTER TABLE {} ADD CONSTRAINT {} {}", source, name, sql.SQL(constraint.definition))
-            if constraint.comment is not None:
-                self._run("COMMENT ON CONSTRAINT {} ON {} IS {}", name, source, sql.Literal(constraint.comment))
+        make(self._connection, [*self.unproven, *self.dropped])
         for key in self.dropped:
             self._name_parts(key)
         for trigger in self.triggers:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import psycopg
 import pytest
 
+from engine.db.models import JobEventRow
 from engine.imports import apply, direct, planfile
 from engine.imports import indexes as bulk
 from engine.imports.planfile import split_line
@@ -157,7 +161,8 @@ COMMENT ON CONSTRAINT "one {}" ON public.t IS 'constraint'; COMMENT ON INDEX pub
 ALTER TABLE public.t ADD CONSTRAINT late UNIQUE (n, email) DEFERRABLE INITIALLY DEFERRED;
 CREATE UNIQUE INDEX odd ON public.t (n) WHERE n < 0; CREATE UNIQUE INDEX target ON public.t (n);
 CREATE INDEX plain ON public.t (n DESC);
-CREATE TABLE public.others (n int REFERENCES public.t (n));
+CREATE TABLE public.others (n int CONSTRAINT "to {}" REFERENCES public.t (n) ON DELETE CASCADE DEFERRABLE);
+COMMENT ON CONSTRAINT "to {}" ON public.others IS 'key';
 """
 FIVE = "".join(f"00000000-0000-0000-0000-00000000000{n},m{n},{n}\n" for n in range(5)).encode()
 
@@ -186,9 +191,11 @@ def test_what_the_plan_has_judged_is_indexed_after_an_empty_table_was_filled(mad
 
     assert (row.status, straight) == ("COMPLETED", [5])
     assert row.plan_summary["entities"][0]["lock"]["mode"] == "ACCESS EXCLUSIVE"
-    assert {name for name in before if before[name] != after[name]} == {"t_pkey", "one {}", "plain"}
+    assert {name for name in before if before[name] != after[name]} == {"t_pkey", "one {}", "plain", "target"}
     assert definitions(world, "t", "others") == defined
     assert world.sql("SELECT count(*), count(DISTINCT id) FROM public.t") == [(5, 5)]
+    with pytest.raises(psycopg.errors.ForeignKeyViolation):
+        world.sql("INSERT INTO public.others VALUES (9)")
     with pytest.raises(psycopg.errors.UniqueViolation):
         world.sql("INSERT INTO public.t VALUES (gen_random_uuid(), 'm1', 9)")
 
@@ -226,17 +233,83 @@ def test_keys_stay_where_the_definitions_would_be_others(made, monkeypatch):
         ("CREATE TABLE public.child () INHERITS (public.t)", {"t_pkey"}),
         ("CREATE VIEW public.v AS SELECT id, email FROM public.t GROUP BY id", {"t_pkey"}),
         ("ALTER TABLE public.t REPLICA IDENTITY USING INDEX t_pkey", {"t_pkey"}),
-        ("CREATE TABLE public.more (id uuid REFERENCES public.t, own uuid UNIQUE)", {"t_pkey"}),
-        ("ALTER TABLE public.t ADD before int REFERENCES public.t (n)", set()),
+        ("CREATE TABLE public.more (id uuid REFERENCES public.t, own uuid UNIQUE)", set()),
+        ("CREATE TABLE public.more (id uuid REFERENCES public.t); INSERT INTO public.more VALUES (NULL)", {"t_pkey"}),
+        ("CREATE TABLE public.more (id uuid REFERENCES public.t) PARTITION BY LIST (id)", {"t_pkey"}),
+        ("INSERT INTO public.others VALUES (NULL)", {"target"}),
+        ("ALTER TABLE public.others DISABLE TRIGGER ALL", {"target"}),
+        ("ALTER TABLE public.t ADD before int REFERENCES public.t (n)", {"target"}),
+        ("CREATE TABLE public.more (n int REFERENCES public.t (n)); INSERT INTO public.more VALUES (NULL)", {"target"}),
         ("CREATE PUBLICATION p FOR TABLE public.t", set()),
     ],
 )
 def test_a_key_that_something_hangs_on_stays(made, straight, more, kept):
     world = made(KEYS + more)
-    before, defined = indexes(world), definitions(world, "t", "others")
+    tables = ["t", "others", *(["more"] if "public.more" in more else [])]
+    before, defined = indexes(world), definitions(world, *tables)
     row = world.load("t", b"id,email,n\n" + FIVE)
     after = indexes(world)
 
     assert (row.status, straight) == ("COMPLETED", [5]), row.error
-    assert {name for name in before if before[name] != after[name]} == {"t_pkey", "one {}", "plain"} - kept
-    assert definitions(world, "t", "others") == defined
+    assert {name for name in before if before[name] != after[name]} == {"t_pkey", "one {}", "plain", "target"} - kept
+    assert definitions(world, *tables) == defined
+
+
+@pytest.mark.usefixtures("small_is_bulk")
+def test_tables_that_refer_are_named_and_locked_too(made, straight):
+    world = made(KEYS)
+    row = world.plan("t", b"id,email,n\n" + FIVE)
+    with psycopg.connect(world.resources.platform.dsn) as reader:
+        reader.execute("SELECT FROM public.others")
+        helper = threading.Thread(target=world.apply, args=(row,))
+        helper.start()
+        waits = _until(lambda: [e for e in _notices(world) if e["code"] == "LOCK_WAITING"])
+        reader.rollback()
+        helper.join(30)
+
+    lock = row.plan_summary["entities"][0]["lock"]
+    assert (lock["also"], lock["blocks"].rpartition(": ")[2]) == ([["public", "others"]], "others")
+    assert "ACCESS EXCLUSIVE on public.others" in waits[0]["message"]
+    assert straight == [5]
+
+
+@pytest.mark.usefixtures("small_is_bulk")
+def test_a_row_that_refers_since_the_plan_keeps_the_key(made, straight):
+    world = made(KEYS)
+    before = indexes(world)
+    row = world.plan("t", b"id,email,n\n" + FIVE)
+    world.sql("INSERT INTO public.others VALUES (NULL)")
+    row = world.apply(row)
+    after = indexes(world)
+
+    assert (row.status, straight) == ("COMPLETED", [5])
+    assert {name for name in before if before[name] != after[name]} == {"t_pkey", "one {}", "plain"}
+
+
+def test_the_keys_of_tables_that_are_not_ours_or_not_to_be_read_stay(made):
+    world = made(KEYS + "CREATE ROLE other_owner; CREATE ROLE importer; ALTER TABLE public.t OWNER TO importer")
+    with world.resources.platform.connect("x") as connection:
+        entity = world.resources.catalogs.read(connection).entity("t")
+
+    def found(owner, revoke=""):
+        world.sql(f"ALTER TABLE public.others OWNER TO {owner}; GRANT SELECT ON public.others TO importer; {revoke}")
+        with world.resources.platform.connect("x") as connection:
+            connection.execute("SET ROLE importer")
+            return [key.name for key in bulk.referring(connection, entity, ["target"])]
+
+    assert found("importer") == ["to {}"]
+    assert found("other_owner") == []
+    assert found("importer", "REVOKE SELECT ON public.others FROM importer") == []
+    world.sql("DROP OWNED BY importer CASCADE; DROP OWNED BY other_owner CASCADE; DROP ROLE importer, other_owner")
+
+
+def _notices(world):
+    with world.resources.db.transaction() as session:
+        return [e.payload for e in session.query(JobEventRow).filter_by(kind="NOTICE")]
+
+
+def _until(found, seconds=30):
+    end = time.monotonic() + seconds
+    while not (now := found()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return now
