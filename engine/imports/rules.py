@@ -17,6 +17,7 @@ from engine.db.platform import one_row
 from engine.errors import DataInvalid, FailedPrecondition
 from engine.imports.mapping import Lookup, MappedColumn
 from engine.imports.model import Severity
+from engine.imports.once import stand_once
 from engine.imports.refusals import is_refusal
 from engine.imports.sqltext import ROW, all_of, equal, joined
 from engine.imports.staging import Doubtful, Staging, staged_name
@@ -90,7 +91,10 @@ class Rules:
                 self._new_row_refused(missing.field, message)
         self._domains_and_checks(set(self._staging.touched), said=True, check=check)
         self._verdicts.analyze()
-        if self._staging.keyed and not self._staging.matches:
+        if not self._staging.matches:
+            self._staging.once = stand_once(self._staging)
+            check()
+        if self._staging.keyed and not self._staging.matches and not self._staging.apart(self._staging.key):
             self._existing()
             self._verdicts.analyze()
         self._domains_and_checks(set(self._staging.touched), said=False, check=check)
