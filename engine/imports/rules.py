@@ -41,6 +41,8 @@ class _Condition:
     broken: sql.Composable
     fields: list[Field]
     message: str
+    sooner: sql.Composable | None = None
+    """The same at half the cost, with an error where it would be true."""
 
 
 class Rules:
@@ -112,18 +114,23 @@ class Rules:
         evaluated makes all of them doubtful."""
         if len(rules) < 2:
             return rules
-        broken = joined(sql.SQL("coalesce(bool_or({}), false)").format(rule.broken) for rule in rules)
-        query = sql.SQL("SELECT ARRAY[{}] FROM {} s WHERE {}").format(
-            broken, self._staging.staged, self._staging.good()
-        )
+        found = self._any([rule.sooner or rule.broken for rule in rules])
+        if found is None and any(rule.sooner for rule in rules):
+            found = self._any([rule.broken for rule in rules])
+        return [rule for rule, some in zip(rules, found or [True] * len(rules), strict=True) if some]
+
+    def _any(self, conditions: list[sql.Composable]) -> list[bool] | None:
+        """Of each whether some good row meets it; None where one cannot be evaluated."""
+        some = joined(sql.SQL("coalesce(bool_or({}), false)").format(condition) for condition in conditions)
+        query = sql.SQL("SELECT ARRAY[{}] FROM {} s WHERE {}").format(some, self._staging.staged, self._staging.good())
         try:
             with self._staging.connection.transaction():
                 (found,) = one_row(self._staging.connection, query)
         except psycopg.Error as error:
             if not is_refusal(error):
                 raise
-            return rules
-        return [rule for rule, some in zip(rules, found, strict=True) if some]
+            return None
+        return list(found)
 
     def secrets(self) -> None:
         """Raises:
@@ -274,10 +281,10 @@ class Rules:
 
     def _domain(self, field: Field) -> _Condition:
         """`staged` holds the type behind the domain, so that the domain's own rules give a verdict, not an error."""
-        broken = sql.SQL("NOT pg_input_is_valid(s.{}::text, {})").format(
-            sql.Identifier(field.column), sql.Literal(field.type)
-        )
-        return _Condition(field.type, broken, [field], f"expected a value of {field.type}")
+        value = sql.SQL("s.") + sql.Identifier(field.column)
+        broken = sql.SQL("NOT pg_input_is_valid({}::text, {})").format(value, sql.Literal(field.type))
+        sooner = sql.SQL("{0}::{1} IS NULL AND {0} IS NOT NULL").format(value, sql.SQL(field.type))
+        return _Condition(field.type, broken, [field], f"expected a value of {field.type}", sooner)
 
     def _check(self, check: Check) -> _Condition | None:
         """A CHECK of the table over the planned row; None where it concerns no row."""

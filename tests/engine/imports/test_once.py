@@ -100,3 +100,22 @@ def test_no_look_is_spent_where_joins_are_needed_anyway_or_the_table_is_large(ma
 
     assert codes(world, row) == ([] if many else [(3, "KEY_EXISTS")])
     assert looks == [set()]
+
+
+def test_domains_are_judged_alike_whether_their_cast_ends_the_look_or_not(made):
+    """Of a value that a domain refuses, of one whose check raises, and of those that are right."""
+    world = made(
+        "CREATE FUNCTION public.f(v int) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN"
+        " IF v = 13 THEN RAISE 'never' USING ERRCODE = '22023'; END IF; RETURN v > 0; END $$;"
+        "CREATE DOMAIN public.code AS char(2) CHECK (VALUE ~ '^[A-Z]{1,2} ?$');"
+        "CREATE DOMAIN public.inner_code AS public.code CHECK (VALUE <> 'ZZ');"
+        "CREATE DOMAIN public.odd AS int CHECK (public.f(VALUE));"
+        "CREATE TABLE public.a (id int PRIMARY KEY, c public.inner_code, o public.odd, n int CHECK (n > 0))"
+    )
+    assert codes(world, world.plan("a", b"id,c,o,n\n1,AB,1,1\n2,A,,2\n3,,3,\n")) == []
+    told = codes(world, world.plan("a", b"id,c,o,n\n1,AB,1,1\n2,ZZ,1,1\n3,a,1,1\n4,A,0,1\n5,A,1,0\n"))
+    assert told == [(3, "CHECK_VIOLATED"), (4, "CHECK_VIOLATED"), (5, "CHECK_VIOLATED"), (6, "CHECK_VIOLATED")]
+
+    row = world.plan("a", b"id,c,o,n\n1,AB,13,1\n2,ZZ,1,1\n")
+    assert codes(world, row) == [(3, "CHECK_VIOLATED")]
+    assert "public.odd" in {n["code"]: n["message"] for n in row.plan_summary["notices"]}["CHECKED_AT_APPLY"]
