@@ -113,6 +113,42 @@ def test_the_guard_stands_before_what_its_pattern_names_and_nothing_else(made):
     assert records(data)[1:] == [list(row) for row in guarded]
 
 
+def test_the_guard_of_padded_texts_and_arrays_is_that_of_their_output(made):
+    """Padding stays, comes before no mark, and hides none; a domain over such a type is no other."""
+    world = made(
+        "CREATE DOMAIN public.code AS char(3);"
+        "CREATE TABLE public.notes (id int PRIMARY KEY, c char(3), d public.code, b bpchar, a text[])"
+    )
+    firsts = [
+        *map(chr, range(1, 0x100)),
+        "\u2003",
+        "\u3000",
+        "\ufeff",
+        "＝",
+        "＋",
+        "－",
+        "＠",
+        "Ａ",
+        "e\u0301",
+        "\u0301",
+    ]
+    texts = ["", " ", *(t for f in firsts for t in (f, f"{f} ", f"{f}=", f"{f}x") if len(t) <= 3), None]
+    world.sql(
+        "INSERT INTO public.notes SELECT ordinality, t, t, t || '  ', ARRAY[t, t]"
+        " FROM unnest(%s::text[]) WITH ORDINALITY t",
+        texts,
+    )
+    world.sql("INSERT INTO public.notes (id, a) VALUES (0, '[2:2]={=1}'), (-1, '{}')")
+
+    _, data = world.export("notes", columns=("c", "d", "b", "a"))
+
+    shown = ", ".join(f"CASE WHEN {o} ~ %s THEN '''' || {o} ELSE {o} END" for o in (
+        "textin(bpcharout(c))", "textin(bpcharout(d))", "textin(bpcharout(b))", "a::text"
+    ))  # fmt: skip
+    guarded = world.sql(f"SELECT {shown} FROM public.notes", *[GUARDED] * 4)
+    assert records(data)[1:] == [["" if v is None else v for v in row] for row in guarded]
+
+
 def test_without_the_guard_every_text_is_as_it_is(made):
     world = made(NOTES)
     world.sql("INSERT INTO public.notes (id, note) VALUES (1, '=1')")
