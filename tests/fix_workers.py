@@ -66,6 +66,10 @@ class WorkerProcess:
         """Until the process has come to the fault point."""
         self._wait(self._reached(point).exists)
 
+    def wait_interrupted(self) -> None:
+        """Until its job is to stop at its next look: a cancel or a signal has been heard."""
+        self._wait(lambda: "job_interrupted" in self.log.read_text())
+
     def open_gate(self, point: str) -> None:
         self.gates[point].touch()
 
@@ -83,7 +87,7 @@ class WorkerProcess:
         return self.code
 
     def wait(self) -> int:
-        """Its exit code, within five times the 10 s that are promised."""
+        """Its exit code, within five times the 10 s that are promised; `start_worker` gives a job as long to stop."""
         self._wait(lambda: self.poll() is not None, 50)
         assert self.code is not None
         return self.code
@@ -111,7 +115,7 @@ def start_worker(tmp_path: Path, nursery: Nursery) -> Iterator[Start]:
     running: list[WorkerProcess] = []
 
     def start(
-        settings: Settings, *waits: str, kill: str = "", rollback_seconds: float = ROLLBACK_SECONDS
+        settings: Settings, *waits: str, kill: str = "", rollback_seconds: float = 5 * ROLLBACK_SECONDS
     ) -> WorkerProcess:
         number = len(running)
         gates = {point: tmp_path / f"gate-{number}-{point}" for point in waits}

@@ -120,8 +120,8 @@ class Heartbeat:
         if self._done.is_set():
             return
         if self.interrupt is None or interrupt.rank > self.interrupt.rank:
-            log.info("job_interrupted", job_id=str(self._held.job_id), by=type(interrupt).__name__)
             self.interrupt = interrupt
+            log.info("job_interrupted", job_id=str(self._held.job_id), by=type(interrupt).__name__)
 
     def _cancel_statements(self) -> None:
         with self._lock:

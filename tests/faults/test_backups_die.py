@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -123,7 +122,7 @@ def test_sigterm_gives_the_backup_back_and_another_worker_makes_it(things: World
     worker.wait_at("backups.written")
 
     worker.signal(signal.SIGTERM)
-    time.sleep(1)
+    worker.wait_interrupted()
     worker.open_gate("backups.written")
 
     assert worker.wait() == 0, worker.log.read_text()
@@ -142,11 +141,11 @@ def test_cancel_in_mid_backup_leaves_nothing(things: World, start_worker: Start)
 
     with things.resources.db.transaction() as session:
         cancel_job(session, row.job_id, things.resources.clock())
-    time.sleep(5 * things.resources.settings.heartbeat_seconds)  # heard by its heartbeat, before it may go on
+    worker.wait_interrupted()  # before it may go on
     worker.open_gate("backups.written")
 
     backups = Backups(things.resources)
-    wait_until(lambda: backups.get(things.caller, row.id).status == "CANCELLED", 10, worker.log.read_text)
+    wait_until(lambda: backups.get(things.caller, row.id).status == "CANCELLED", 50, worker.log.read_text)
     BackupSweeper(things.resources).sweep(things.resources.clock())
     assert artifacts(things) == set()
 

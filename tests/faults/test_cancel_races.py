@@ -16,7 +16,7 @@ def test_cancel_in_mid_statement_stops_it(bench: Bench, job_settings: Settings, 
 
     assert bench.cancel(job_id).state == "CANCEL_REQUESTED"
 
-    job = bench.wait_for_end(job_id, 10)
+    job = bench.wait_for_end(job_id)
     assert (job.state, bench.status(job_id), bench.effects(job_id)) == ("CANCELLED", "CANCELLED", 0)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -119,7 +118,7 @@ def test_sigterm_gives_the_job_back_and_another_worker_ends_it(point: str, thing
     worker.wait_at(point)
 
     worker.signal(signal.SIGTERM)
-    time.sleep(1)  # what is past its last look at the signal may end its job, and would here
+    worker.wait_interrupted()  # what is past its last look at the signal may end its job, and would here
     worker.open_gate(point)
 
     assert worker.wait() == 0, worker.log.read_text()
@@ -156,10 +155,10 @@ def test_cancel_in_mid_apply_leaves_nothing_half_applied(things: World, start_wo
     row = things.apply(row, work=False)
     worker.wait_at("imports.apply.written")
     things.imports.cancel(things.caller, row.id)
-    time.sleep(5 * things.resources.settings.heartbeat_seconds)  # heard by its heartbeat, before it may go on
+    worker.wait_interrupted()  # before it may go on
     worker.open_gate("imports.apply.written")
 
-    wait_until(lambda: things.imports.get(things.caller, row.id).status == "CANCELLED", 10, worker.log.read_text)
+    wait_until(lambda: things.imports.get(things.caller, row.id).status == "CANCELLED", 50, worker.log.read_text)
 
     assert rows(things) == 0
     assert left_over(things) == (0, 0)
