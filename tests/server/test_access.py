@@ -172,7 +172,7 @@ async def test_a_page_token_is_good_for_its_own_caller_and_filter_alone(edge: Ed
     for changed, metadata in (
         (asked(page_token=token), edge.bearer("other")),
         (asked(page_token=token, role="admin"), edge.bearer()),
-        (asked(page_token=token[:-4] + "AAA="), edge.bearer()),
+        (asked(page_token=("B" if token[0] == "A" else "A") + token[1:]), edge.bearer()),
         (asked(page_token="é"), edge.bearer()),
     ):
         assert (await edge.error(method, changed, metadata=metadata)).reason == "PAGE_TOKEN_INVALID"

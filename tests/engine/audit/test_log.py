@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import text
@@ -78,7 +79,7 @@ def test_no_row_is_changed_or_removed_even_by_the_owner(db: Database, caller: Ca
 
 
 def test_events_are_found_by_who_what_how_and_when(db: Database, caller: Caller) -> None:
-    later = NOW.replace(year=NOW.year + 1)
+    later = NOW + timedelta(days=366)
     with db.transaction() as session:
         record_access(session, caller, "exports.download", "exports", "1", {}, NOW)
         record_denied(session, None, "imports.apply", "TOKEN_EXPIRED", CallContext(), {}, NOW)
