@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from engine.errors import InvalidRequest
@@ -138,16 +140,10 @@ def test_a_name_that_there_is_not(reached):
 
 
 def test_nobody_listens_there(reached, receiver):
-    hook(reached, f"https://localhost:{_free_port()}/")
-    ended_job(reached)
-    send(reached)
+    with socket.socket() as held:  # bound, so that it is nobody else's, and not listened to
+        held.bind(("127.0.0.1", 0))
+        hook(reached, f"https://localhost:{held.getsockname()[1]}/")
+        ended_job(reached)
+        send(reached)
 
     assert only(reached).last_error == "CONNECTION_FAILED"
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
