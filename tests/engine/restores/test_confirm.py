@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import threading
-import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from engine.jobs.calls import Jobs
 from engine.paging import Paging
 from engine.restores.service import Restores
 from engine.restores.structure import Structure
+from tests.engine.jobs.kit import wait_until
 from tests.engine.restores.kit import back_up, confirm, contents, get, plan, restore
 
 PAIR = """
@@ -261,7 +261,8 @@ def test_a_writer_waits_and_a_reader_is_waited_for(pair):
         reader.execute("SELECT FROM public.parents")
         thread = threading.Thread(target=confirm, args=(world, row))
         thread.start()
-        time.sleep(2)
+        waits = "SELECT 1 FROM pg_locks WHERE relation = 'public.parents'::regclass AND NOT granted"
+        wait_until(lambda: bool(world.sql(waits)), 50)
         assert get(world, row.id).status == "PROCESSING"
         reader.rollback()
         thread.join(60)
