@@ -29,7 +29,7 @@ def main() -> None:
     settings = Settings(control_dsn=dsn, platform_dsn=dsn, artifacts=folder)
     caller = Caller(uuid.UUID(principal_id), "test", "ann", "USER", (), ("uploads.create",))
     stream = Uploads(Process(db, artifacts, settings, utc_now)).open_stream(caller, uuid.UUID(upload_id))
-    data = content(64 << 20)
+    data = content(24 << 20)  # three parts: however late it is killed, there is room for more than it wrote
     for at in range(0, len(data), 1 << 20):
         stream.write(at, data[at : at + (1 << 20)])
         print(stream.committed_size, flush=True)
