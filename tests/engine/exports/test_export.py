@@ -165,7 +165,7 @@ def test_export_is_one_moment(made):
     def write() -> None:
         with psycopg.connect(world.resources.platform.dsn, autocommit=True) as connection:
             number = 0
-            while not stop.is_set():
+            while not stop.is_set() and number < 20_000:
                 number += 1
                 connection.execute(
                     "WITH gone AS (DELETE FROM public.notes WHERE id = %s RETURNING 1), "
