@@ -221,10 +221,10 @@ def test_what_is_no_json_is_refused_by_its_place(data, offset, line):
     "data", [b"[" * 100_000, b'{"a":' * 100_000, b'[{"a":' + b"[" * 100_000, b'{"a":1}\n' + b"[" * 9999]
 )
 def test_a_bomb_of_depth_is_refused_at_once(data):
-    started = time.monotonic()
+    started = time.process_time()  # of the processor: the machine may be busy with other things
 
     assert refusal(data).reason == "FILE_NOT_JSON"
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_a_depth_that_is_borne_is_the_same_in_either_decoder(written):

@@ -255,11 +255,11 @@ def test_a_file_of_a_thousand_unknown_columns_is_refused_without_looking_for_wha
     wide = Entity("w", "public", "w", tuple(field(f"some_field_{n}") for n in range(1_000)), ())
     header = tuple(f"other_field_{n}" for n in range(1_000))
 
-    begun = time.monotonic()
+    begun = time.process_time()  # of the processor: the machine may be busy with other things
     with pytest.raises(DataInvalid) as caught:
         map_columns(header, wide, (), may_set_secrets=lambda: False)
 
-    assert time.monotonic() - begun < 5
+    assert time.process_time() - begun < 5
     assert len(caught.value.violations) == 1_000
 
 
