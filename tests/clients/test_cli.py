@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -297,10 +299,11 @@ def test_a_terminal_gets_live_bars(stack_file: Path):
     controller, terminal = pty.openpty()
     command = [sys.executable, "-m", "dataops_client", "--stack", str(stack_file), "jobs", "watch", JOB_ID]
 
-    done = _run(command, stderr=terminal)
-
-    os.close(terminal)
-    shown = os.read(controller, 100_000).decode()
+    with ThreadPoolExecutor(1) as pool:  # who reads only at the end gets the first 4 KiB, however much was shown
+        reading = pool.submit(_read_all, controller)
+        done = _run(command, stderr=terminal)
+        os.close(terminal)
+        shown = reading.result().decode()
     os.close(controller)
     assert done.returncode == 0
     assert "━" in shown
@@ -328,6 +331,14 @@ def test_absent_and_null_are_told_apart_from_empty_in_json():
     assert plain(row_error)["value"] == ""
     assert plain(imports_pb2.ImportRowError())["value"] is None
     assert plain(catalog_pb2.Entity(source=catalog_pb2.ENTITY_SOURCE_PLATFORM_TABLE))["source"] == "PLATFORM_TABLE"
+
+
+def _read_all(controller: int) -> bytes:
+    read = b""
+    with contextlib.suppress(OSError):  # the far end is closed
+        while more := os.read(controller, 100_000):
+            read += more
+    return read
 
 
 def _run(command: list[str], stderr: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
