@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import select
@@ -21,6 +22,10 @@ _HEARING = (
 there and not by `preexec_fn`, for which Python forks: gRPC's threads, which the tests have, do not bear that (seen:
 `epoll_wait error: Bad file descriptor`, and the command never began)."""
 _COMMAND = (sys.executable, "-c", _HEARING)
+
+_HEARD_SECONDS = 10.0
+"""After so much silence a Ctrl-C is typed again, as a person would: Python passes over one that comes while it is in
+a callback of gRPC's or in a destructor. Long enough for a slow command that has heard it, to end in peace."""
 
 
 def environment() -> dict[str, str]:
@@ -42,7 +47,7 @@ def at_terminal(arguments: Sequence[str], question: str, answer: bytes, *, inter
     screen = b""
     answered = False
     while True:
-        if answered and interrupts and not select.select([controller], [], [], 2.0)[0]:
+        if answered and interrupts and not select.select([controller], [], [], _HEARD_SECONDS)[0]:
             # one that comes between the question and the wait for its answer is not heard: a person types it again
             process.send_signal(signal.SIGINT)
             continue
@@ -76,8 +81,13 @@ def interrupted(arguments: Sequence[str], when: Callable[[], bool]) -> tuple[int
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        for _ in range(6):
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                out, err = process.communicate(timeout=_HEARD_SECONDS)
+                break
+        else:
+            raise AssertionError("it goes on")
     finally:
         process.kill()
     return process.returncode, out, err
