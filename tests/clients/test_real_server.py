@@ -136,13 +136,20 @@ def test_an_interrupted_upload_goes_on_in_the_next_process(configured: Stack, tm
     path = tmp_path / "users.csv"
     path.write_bytes(os.urandom(90 * MIB))
     command = ["import", str(path), "--entity", "users", "--yes"]
+    server = configured.server
     with configured.client("admin") as client:
 
         def first_stream_is_in() -> bool:
             found = client.uploads.ListUploads(uploads_pb2.ListUploadsRequest()).uploads
-            return any(u.declared_size == 90 * MIB and u.committed_size >= 16 * MIB for u in found)
+            is_in = any(u.declared_size == 90 * MIB and u.committed_size >= 16 * MIB for u in found)
+            if is_in:
+                server.pause()  # else the rest could be in, too, before the command hears of the interrupt
+            return is_in
 
-        got, _, err = interrupted(command, first_stream_is_in)
+        try:
+            got, _, err = interrupted(command, first_stream_is_in)
+        finally:
+            server.resume()
 
         assert (got, "the same command again goes on with the upload" in err) == (130, True)
         (remembered,) = (tmp_path / "state" / "dataops" / "uploads").iterdir()
