@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -15,6 +16,7 @@ from engine.backups.uses import in_use
 from engine.db.models import BackupRow
 from engine.errors import DataLoss, FailedPrecondition
 from engine.imports.apply import Applier
+from engine.jobs import ending
 from tests.engine.backups.bench import copied, read_all, records
 from tests.engine.backups.kit import back_up
 from tests.world import World
@@ -106,7 +108,10 @@ def test_an_import_whose_backup_is_not_whole_does_not_start(things: World, monke
     assert (backup.status, (backup.error or {})["reason"]) == ("FAILED", "BACKUP_INCOMPLETE")
 
 
-def test_an_import_whose_tables_are_locked_is_tried_again_with_a_backup_of_its_own(things: World) -> None:
+def test_an_import_whose_tables_are_locked_is_tried_again_with_a_backup_of_its_own(
+    things: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ending, "backoff", lambda _attempt: timedelta(hours=1))  # until this says so
     planned = things.plan("things", FILE, import_type="UPSERT")
     with psycopg.connect(things.resources.platform.dsn) as other:
         other.execute("LOCK public.things IN ACCESS EXCLUSIVE MODE")
