@@ -121,9 +121,9 @@ def test_a_lock_that_cannot_be_had_ends_it_within_seconds_and_leaves_nothing(fre
     with psycopg.connect(world.resources.platform.dsn) as other:
         other.execute("LOCK public.things IN ACCESS EXCLUSIVE MODE")
         begun = time.monotonic()
-        with pytest.raises((psycopg.errors.LockNotAvailable, DataOpsError)):
+        with pytest.raises(psycopg.errors.LockNotAvailable):  # by lock_timeout, 3 s
             take_directly(world, "things")
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 30
     assert names(world.resources.repository._storage) == before
 
 

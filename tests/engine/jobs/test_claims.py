@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import threading
-import time
 import uuid
 
 import pytest
+from sqlalchemy import text
 
 from engine.jobs import service
 from engine.jobs.lease import Claimed, claim_next
 from engine.jobs.model import ClaimMode
-from tests.engine.jobs.kit import Bench
+from tests.engine.jobs.kit import Bench, wait_until
 
 READ, WRITE, EXCLUSIVE = ClaimMode.READ, ClaimMode.WRITE, ClaimMode.EXCLUSIVE
 
@@ -93,6 +93,16 @@ def test_smaller_priority_first_then_age(bench: Bench) -> None:
     assert order == [urgent, old, late]
 
 
+def a_lock_is_waited_for(bench: Bench) -> bool:
+    with bench.resources.db.transaction() as session:
+        found = session.scalar(
+            text(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+        )
+        return bool(found)
+
+
 def test_places_are_taken_in_the_order_of_commits(bench: Bench) -> None:
     # The earlier place must be visible before a later one exists: the second creation waits for the first to commit.
     done = threading.Event()
@@ -105,7 +115,7 @@ def test_places_are_taken_in_the_order_of_commits(bench: Bench) -> None:
     with bench.resources.db.transaction() as session:
         first = bench.insert(session, "PLAIN", ("users", EXCLUSIVE))
         thread.start()
-        time.sleep(0.3)
+        wait_until(lambda: a_lock_is_waited_for(bench), 50)
         assert not done.is_set()
     thread.join(10)
 
