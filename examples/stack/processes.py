@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import socket
@@ -18,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -27,6 +29,7 @@ _UNPRIVILEGED = ("nobody", "daemon", "www-data", "games")
 _TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - mkdtemp makes our folder in it
 _FOLDER_PREFIX = "dataops-"
 _MAX_SOCKET_FOLDER = 80  # sun_path holds 108 bytes; "/.s.PGSQL.65535.lock" takes 20 of them
+_LOWEST_PORT = 20_000
 _ABANDONED_AFTER = 60.0  # seconds; younger folders may not have taken their lock yet
 
 
@@ -204,7 +207,24 @@ def log_tail(log: Path, lines: int = 25) -> str:
 
 
 def free_port() -> int:
-    """A TCP port that was free on loopback a moment ago; who binds it must be ready to try another."""
+    """A TCP port that was free on loopback a moment ago; who binds it must be ready to try another.
+
+    Not of those that the system gives to whom names none: while a server of ours is restarted, another program's
+    socket could take its port, and a restart has no other to try.
+    """
+    for _ in range(20):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", _LOWEST_PORT + secrets.randbelow(_given_from() - _LOWEST_PORT)))
+            return int(probe.getsockname()[1])
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _given_from() -> int:
+    """The first port that the system may give by itself."""
+    try:
+        found = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except (OSError, ValueError):  # not Linux: 49152 by RFC 6335
+        return 49_152
+    return max(found, _LOWEST_PORT + 1_000)
