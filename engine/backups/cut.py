@@ -20,10 +20,12 @@ MOST_TRANSACTIONS = 1 << 30
 """Between two cuts: a row's xmin has 32 bits, and half of them lie behind any other."""
 
 FLUSHED_WITHIN = 5.0
-"""Seconds. The WAL writer flushes what nobody waits for within three times its delay, which is 0.2 s."""
+"""Seconds of looking. The WAL writer flushes what nobody waits for within three times its delay, which is 0.2 s."""
 
 COMMITTING_AFTER = 0.5
 """Seconds of waiting for the flush of what others committed; then it is something else that waits."""
+
+_LOOKING_AFTER = 0.05
 
 _PLAIN = (
     "bool int2 int4 int8 float4 float8 numeric money text varchar bpchar char name bytea date time timetz timestamp"
@@ -83,10 +85,10 @@ def durable(work: Work, connection: Connection, found: Seen | None) -> Cut | Non
     if found is None:
         return None
     query = sql.SQL("SELECT pg_current_wal_flush_lsn() >= {}::pg_lsn").format(sql.Literal(found.lsn))
-    begun, committed = time.monotonic(), False
+    looks, committed = 0, False
     while not one_row(connection, query)[0]:
         work.check()
-        waited = time.monotonic() - begun
+        waited = looks * _LOOKING_AFTER  # not by the clock: while a machine stands still, nobody flushes
         if waited > FLUSHED_WITHIN:
             return None
         if waited > COMMITTING_AFTER and not committed:
@@ -94,7 +96,8 @@ def durable(work: Work, connection: Connection, found: Seen | None) -> Cut | Non
             with suppress(Unavailable, psycopg.Error), work.platform("backup, flushing", autocommit=True) as other:
                 other.execute("SELECT pg_current_xact_id()")
             committed = True
-        time.sleep(0.05)
+        time.sleep(_LOOKING_AFTER)
+        looks += 1
     return found.cut
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from psycopg import sql
 
 from engine.backups import cut, take
 from engine.backups import increment as increments
 from engine.backups.manifest import Cut
 from engine.backups.model import BackupType
 from engine.db.models import BackupRow
-from engine.db.platform import Connection
+from engine.db.platform import Connection, one_row
 from examples.stack.servers import PostgresServer
 from tests.engine.backups.chains import THINGS, backed_up, delta_of, increment
 from tests.engine.backups.kit import archive_of
@@ -62,6 +64,37 @@ def test_a_snapshot_that_a_crash_could_undo_leaves_no_cut(fresh: Fresh, monkeypa
     assert archive_of(world, full).manifest.cut is None
     monkeypatch.undo()
     assert delta_of(world, increment(world)) == ("CONTENT", 0, 0)
+
+
+def test_a_machine_that_stood_still_is_no_reason_to_do_without_a_cut(fresh: Fresh, monkeypatch: pytest.MonkeyPatch):
+    """An hour goes by between the first two looks at what has been flushed."""
+    world, still = fresh(THINGS), Still()
+
+    def seen(connection: Connection) -> cut.Seen:
+        found = real(connection)
+        assert found is not None
+        ahead = sql.SQL("SELECT ({}::pg_lsn + 8)::text").format(sql.Literal(found.lsn))  # less than a commit writes
+        return replace(found, lsn=one_row(connection, ahead)[0])
+
+    real = cut.seen
+    monkeypatch.setattr(take, "seen", seen)
+    monkeypatch.setattr(cut, "time", still)
+    monkeypatch.setattr(cut, "FLUSHED_WITHIN", 60.0)
+    assert archive_of(world, backed_up(world)).manifest.cut is not None
+    assert still.passed
+
+
+class Still:
+    """A clock that goes on by an hour in each sleep."""
+
+    passed = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.passed
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+        self.passed += 3600.0
 
 
 def test_candidates_that_are_too_large_to_be_held_are_compared_by_content(
