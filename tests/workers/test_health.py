@@ -32,7 +32,7 @@ def test_a_worker_process_says_how_it_is_while_it_works_and_while_it_stops(
     address = told_by(worker)
     status, threads = look(address, "/livez")
     assert (status, set(threads)) == (200, {"look", "housekeeping", "scheduler", "webhooks"})
-    assert failing(address) == (200, set())
+    wait_until(lambda: failing(address) == (200, set()), 60)
 
     with away(postgres, bench.resources.settings.control_dsn):
         wait_until(lambda: failing(address) == (503, {"control_database"}), 60)
