@@ -52,7 +52,7 @@ def test_a_worker_that_dies_after_it_has_sent_is_followed_by_another_that_sends_
         wait_until(lambda: len(receiver.received) == 2, 50)
         assert bench.wait_for_end(bench.create("PLAIN")).state == "COMPLETED"  # while the receiver is silent
 
-        (sent, body), (again, same) = receiver.received
+        (sent, body), (again, same) = receiver.received[:2]  # on a slow machine the attempt ends and another follows
         assert (sent["DataOps-Delivery"], body) == (again["DataOps-Delivery"], same)
         second.signal(signal.SIGTERM)
         receiver.released.set()
