@@ -61,21 +61,27 @@ class Pooler:
         with self._lock:
             self._lock.wait_for(lambda: self._free, 10)
             server = self._free.pop(0 if self._in_turn else -1)
+        done = False
         try:
-            while True:
+            while not done:
                 server.sendall(asked)
-                kind = status = b""
+                kind = b""
                 while kind != b"Z":
                     kind, message = _message(server)
+                    done = kind == b"Z" and message[-1:] == b"I"
+                    if done:
+                        self._give_back(server)  # before its client hears of it, whose other session may ask at once
                     client.sendall(message)
-                    status = message[-1:]
-                if status == b"I":
-                    return
-                asked = _asked(client)
+                if not done:
+                    asked = _asked(client)
         finally:
-            with self._lock:
-                self._free.append(server)
-                self._lock.notify()
+            if not done:
+                self._give_back(server)
+
+    def _give_back(self, server: socket.socket) -> None:
+        with self._lock:
+            self._free.append(server)
+            self._lock.notify()
 
 
 @contextlib.contextmanager
