@@ -94,9 +94,9 @@ class ArtifactReader:
             raise self._no_offset(offset, length)
         return self._read(offset, length, check_whole)
 
-    def open(self) -> io.RawIOBase:
+    def open(self, *, check_whole: bool = True) -> io.RawIOBase:
         """The whole as a sequential file, for libraries that want one. It fails as `read` does."""
-        return _SequentialFile(self.read())
+        return _SequentialFile(self.read(check_whole=check_whole))
 
     def _read(self, offset: int, length: int | None, check_whole: bool) -> Iterator[bytes]:
         whole = hashlib.sha256() if offset == 0 and check_whole else None

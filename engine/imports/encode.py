@@ -17,7 +17,7 @@ from pgpq import ArrowToPostgresBinaryEncoder
 
 from engine.catalog import Field
 from engine.db.binary import HEADER, TRAILER
-from engine.imports import proof
+from engine.imports import proof, uuids
 
 Cast = Callable[[pa.StringArray], pa.Array]
 
@@ -137,6 +137,9 @@ def _boolean(cells: pa.StringArray) -> pa.Array:
 def _uuid(cells: pa.StringArray) -> pa.Array:
     if not len(cells):
         return pa.array([], pa.binary())
+    if (packed := uuids.packed(cells)) is not None:
+        values = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(cells), [None, pa.py_buffer(packed)])
+        return values.cast(pa.binary())
     digits = pc.replace_substring(pc.fill_null(cells, "0" * 32), "-", "")
     digits = pa.concat_arrays([digits])  # from offset 0 on
     data = pa.py_buffer(bytes.fromhex(str(digits.buffers()[2], "ascii")[: 32 * len(digits)]))

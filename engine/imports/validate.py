@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from engine.catalog import Field
 from engine.formats.base import BrokenRow, RawBatch
-from engine.imports import proof
+from engine.imports import proof, uuids
 from engine.imports.mapping import Columns
 from engine.imports.model import Severity
 from engine.imports.shown import MASK as MASK
@@ -109,17 +109,18 @@ class Judge:
 
 def certain(field: Field, cells: pa.StringArray) -> pa.BooleanArray | None:
     """True where a cell is certainly valid or NULL; None when all are."""
-    if proof.always_valid(field):
+    if proof.always_valid(field) or (field.base == "uuid" and uuids.packed(cells) is not None):
         return None
     if (most := proof.longest(field)) is not None:
-        sure = pc.less_equal(pc.utf8_length(cells), most)
+        sure = pc.less_equal(pc.utf8_length(cells), pa.scalar(most, pa.int32()))
     elif field.labels:
         sure = pc.is_in(cells, value_set=pa.array(field.labels, pa.string()))
     elif (pattern := proof.pattern(field)) is not None:
         sure = pc.match_substring_regex(cells, pattern)
     else:
         sure = pa.array([False] * len(cells))
-    sure = pc.or_(pc.fill_null(sure, False), pc.is_null(cells))
+    if cells.null_count:
+        sure = pc.or_(pc.fill_null(sure, False), pc.is_null(cells))
     return None if sure.true_count == len(sure) else sure
 
 
