@@ -11,8 +11,8 @@ from engine.clock import Clock, utc_now
 from engine.config import Settings
 from engine.crypto.keyring import KeyRing
 from engine.db.database import Database
-from engine.db.migrate import require_revision
 from engine.db.platform import Platform
+from engine.db.revision import require_revision
 from engine.health.meters import Meters
 from engine.jobs.doorbell import Doorbell
 from engine.storage import storage_from

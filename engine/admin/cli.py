@@ -24,6 +24,7 @@ from engine.admin.doctor.text import as_text
 from engine.admin.session import admin_settings, control_database
 from engine.clock import utc_now
 from engine.db import migrate
+from engine.db.revision import require_revision
 from engine.errors import DataOpsError, NotFound, PlatformNotPrepared
 from engine.jobs.retry import is_connection_loss
 from engine.paging import MAX_SIZE, Paging
@@ -87,7 +88,7 @@ def upgrade(revision: Annotated[str, typer.Option(help="The revision to reach.")
     settings = admin_settings()
     migrate.upgrade(settings.control_dsn, revision)
     with control_database(settings) as db:
-        typer.echo(f"control schema: at revision {migrate.require_revision(db.engine)}")
+        typer.echo(f"control schema: at revision {require_revision(db.engine)}")
 
 
 @app.command()

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 from engine import telemetry
 from engine.config import Settings, load_settings
-from engine.db import migrate
 from engine.db.database import Database
+from engine.db.revision import require_revision
 
 
 def admin_settings() -> Settings:
@@ -25,7 +25,7 @@ def control_database(settings: Settings) -> Iterator[Database]:
     """
     db = Database(settings.control_dsn, pool_size=1, application_name="dataops: admin")
     try:
-        migrate.require_revision(db.engine)
+        require_revision(db.engine)
         yield db
     finally:
         db.close()

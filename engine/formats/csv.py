@@ -27,7 +27,7 @@ from engine.formats.csv_quotes import QuoteFault, QuoteTest, first_fault
 from engine.formats.encodings import encoding_of
 from engine.formats.watched import Watched
 
-READ_AHEAD = 4
+READ_AHEAD = 2
 """Blocks that pyarrow may hold unparsed. Left alone it reads 32 ahead, which is 64 MiB of the worker's memory."""
 
 MAX_HEADER = 1 << 20

@@ -13,7 +13,7 @@ import structlog
 
 from engine.db.base import SCHEMA
 from engine.db.database import libpq_dsn
-from engine.db.migrate import MIN_REVISION, known_revisions
+from engine.db.revision import MIN_REVISION, known_revisions
 from engine.errors import DataOpsError
 from engine.resources import Resources
 

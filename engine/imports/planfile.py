@@ -156,11 +156,17 @@ class BatchWriter(StreamWriter):
         return super().close() | {"form": _ARROW}
 
     def _block(self, batches: list[pa.RecordBatch]) -> tuple[bytes | pa.Buffer, int]:
-        out = pa.BufferOutputStream()
-        with pa.ipc.new_stream(out, batches[0].schema) as writer:
-            for batch in batches:
-                writer.write_batch(batch)
-        return out.getvalue(), sum(batch.num_rows for batch in batches)
+        size = pa.MockOutputStream()
+        _write_batches(size, batches)
+        data = pa.allocate_buffer(size.size())  # what grows leaves holes of half its size behind, again and again
+        _write_batches(pa.FixedSizeBufferWriter(data), batches)
+        return data, sum(batch.num_rows for batch in batches)
+
+
+def _write_batches(out: pa.NativeFile, batches: list[pa.RecordBatch]) -> None:
+    with pa.ipc.new_stream(out, batches[0].schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
 
 
 def write_head(sink: PartSink, head: dict[str, Any]) -> bytes:

@@ -15,7 +15,7 @@ from engine.admin.doctor.finding import OPERATIONS, Finding, Severity
 from engine.config import Settings
 from engine.crypto.keyring import KeyRing
 from engine.db.database import Database
-from engine.db.migrate import require_revision
+from engine.db.revision import require_revision
 from engine.errors import DataOpsError
 from engine.jobs.doorbell import RING_SECONDS
 from engine.storage import storage_from

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
-from engine.db import migrate
+from engine.db import migrate, revision
 from engine.db.database import Database
 from engine.errors import FailedPrecondition, Unavailable
 
@@ -43,7 +44,7 @@ def test_a_table_that_differs_from_its_model_is_found(control: Database, change:
 
 
 def test_a_schema_at_head_may_be_worked_on(control: Database) -> None:
-    assert migrate.require_revision(control.engine) >= migrate.MIN_REVISION
+    assert revision.require_revision(control.engine) >= revision.MIN_REVISION
 
 
 def test_a_revision_that_nobody_here_knows_is_refused(control: Database) -> None:
@@ -51,28 +52,28 @@ def test_a_revision_that_nobody_here_knows_is_refused(control: Database) -> None
         session.execute(text("UPDATE dataops.alembic_version SET version_num = '9999'"))
 
     with pytest.raises(FailedPrecondition, match=r"SCHEMA_REVISION.*found revision 9999"):
-        migrate.require_revision(control.engine)
+        revision.require_revision(control.engine)
 
 
 def test_a_revision_older_than_the_least_is_refused(control: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(migrate, "_scripts", lambda: _Revisions("0006", "0005", "0004"))
-    monkeypatch.setattr(migrate, "MIN_REVISION", "0005")
+    monkeypatch.setattr(revision, "known_revisions", lambda: ["0004", "0005", "0006"])
+    monkeypatch.setattr(revision, "MIN_REVISION", "0005")
 
     with pytest.raises(FailedPrecondition, match=r"found revision 0004, expected 0005 to 0006"):
-        migrate.require_revision(control.engine)
+        revision.require_revision(control.engine)
 
 
 def test_a_database_without_the_schema_is_refused(empty_dsn: str) -> None:
     database = Database(empty_dsn, pool_size=1)
     with pytest.raises(FailedPrecondition, match="SCHEMA_REVISION"):
-        migrate.require_revision(database.engine)
+        revision.require_revision(database.engine)
     database.close()
 
 
 def test_a_database_that_is_away_has_a_reason() -> None:
     database = Database("postgresql://nobody:hunter2@127.0.0.1:1/none", pool_size=1)
     with pytest.raises(Unavailable, match="CONTROL_UNREACHABLE") as caught:
-        migrate.require_revision(database.engine)
+        revision.require_revision(database.engine)
     assert "hunter2" not in str(caught.value)
     database.close()
 
@@ -82,20 +83,11 @@ def test_two_upgrades_at_once_wait_for_each_other(empty_dsn: str) -> None:
         list(both.map(migrate.upgrade, [empty_dsn, empty_dsn]))
 
     database = Database(empty_dsn, pool_size=1)
-    assert migrate.require_revision(database.engine)
+    assert revision.require_revision(database.engine)
     database.close()
 
 
-class _Revisions:
-    """Alembic's scripts, newest first, as `walk_revisions` gives them."""
+def test_the_names_of_the_files_say_which_revisions_there_are() -> None:
+    scripts = ScriptDirectory(str(revision.MIGRATIONS))
 
-    def __init__(self, *revisions: str) -> None:
-        self._revisions = revisions
-
-    def walk_revisions(self) -> list[_Revision]:
-        return [_Revision(name) for name in self._revisions]
-
-
-class _Revision:
-    def __init__(self, revision: str) -> None:
-        self.revision = revision
+    assert revision.known_revisions() == [s.revision for s in reversed(list(scripts.walk_revisions()))]

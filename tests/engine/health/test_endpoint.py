@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from prometheus_client import CollectorRegistry
 
-from engine.db.migrate import MIN_REVISION
+from engine.db.revision import MIN_REVISION
 from engine.errors import DataOpsError
 from engine.health import checks
 from engine.health.checks import Check, NotReady, Readiness

@@ -10,7 +10,7 @@ from psycopg import sql
 
 from engine.artifacts import ArtifactKind
 from engine.db.binary import READERS, SENT, cells
-from engine.db.models import ArtifactRow
+from engine.db.models import ArtifactPartRow, ArtifactRow
 from engine.db.platform import one_row
 from engine.errors import DataLoss
 from engine.imports import plan
@@ -230,18 +230,12 @@ def test_sequences_follow_the_rows_that_were_kept(made, kept):
 def test_a_part_of_other_rows_than_its_index_says_is_damaged(made, kept):
     world = made(TABLE)
     row = world.plan("t", HEADER + b"".join(GOOD))
-    found = opened(world, row)
-    part = found.store.parts("0.INSERT")[0]
-    part.index["rows"] = 2
-
-    class Other:
-        def parts(self, _stream):
-            return [part]
-
-        read_part = staticmethod(found.store.read_part)
+    with world.resources.db.transaction() as session:
+        part = session.query(ArtifactPartRow).filter_by(stream="0.INSERT").one()
+        part.index = part.index | {"rows": 2}
 
     with pytest.raises(DataLoss) as caught:
-        list(Plan(Other(), found.head).lines("0.INSERT"))
+        list(opened(world, row).lines("0.INSERT"))
     assert caught.value.reason == "PLAN_DAMAGED"
 
 
