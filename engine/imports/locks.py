@@ -58,9 +58,8 @@ def choose_lock(
     bulk = only_adds and writes >= WORTH_ROWS and is_empty(connection, entity)
     keys = referring(connection, entity, unique) if bulk else []
     if keys or (bulk and removable(connection, entity, unique)):
-        who = "everybody who uses the table, which is empty"
-        if also := tuple(sorted({(key.schema, key.table) for key in keys})):
-            who += ", or those that refer to it, which are empty too: " + ", ".join(table for _, table in also)
+        also = tuple(sorted({(key.schema, key.table) for key in keys}))
+        who = "everybody who uses the table, which is empty" + (", or one that refers to it" if also else "")
         return LockChoice(ACCESS_EXCLUSIVE, who, round(seconds / 2, 1), also)
     if writes > WHOLE_TABLE_SHARE * rows:
         return LockChoice(SHARE_ROW_EXCLUSIVE, "other writers of the table", seconds)

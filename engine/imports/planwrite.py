@@ -313,6 +313,13 @@ class PlanWriter:
         if unchecked:
             names = ", ".join(dict.fromkeys(unchecked))
             notices.append({"code": "CHECKED_AT_APPLY", "message": f"apply decides whether {names} holds"})
+        for entity in head["entities"]:
+            if also := entity["lock"]["also"]:
+                tables = ", ".join(f"{schema}.{table}" for schema, table in also)
+                message = (
+                    f"who uses {tables} waits too while {entity['name']} is filled: they refer to it, and are empty"
+                )
+                notices.append({"code": "ALSO_LOCKED", "message": message, "severity": "INFO"})
         if total.blank:
             notices.append({"code": "BLANK_RECORDS", "message": f"{total.blank} blank records are left out"})
         shown = ("name", "key", "counts", "lock", "rows_before", "assigned", "updated_fields")

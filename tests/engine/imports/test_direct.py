@@ -268,7 +268,10 @@ def test_tables_that_refer_are_named_and_locked_too(made, straight):
         helper.join(30)
 
     lock = row.plan_summary["entities"][0]["lock"]
-    assert (lock["also"], lock["blocks"].rpartition(": ")[2]) == ([["public", "others"]], "others")
+    assert (lock["also"], lock["blocks"].rpartition(", ")[2]) == ([["public", "others"]], "or one that refers to it")
+    assert [n["message"] for n in row.plan_summary["notices"] if n["code"] == "ALSO_LOCKED"] == [
+        "who uses public.others waits too while t is filled: they refer to it, and are empty"
+    ]
     assert "ACCESS EXCLUSIVE on public.others" in waits[0]["message"]
     assert straight == [5]
 
