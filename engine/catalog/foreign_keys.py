@@ -12,14 +12,16 @@ from psycopg.rows import class_row
 from engine.db.platform import Connection
 
 _KEYS = """
-SELECT k.conname AS name, n.nspname AS schema, c.relname AS "table", tn.nspname AS target_schema,
+SELECT k.oid::bigint AS oid, k.conname AS name, n.nspname AS schema, c.relname AS "table", tn.nspname AS target_schema,
        tc.relname AS target_table, pg_get_constraintdef(k.oid) AS definition,
        obj_description(k.oid, 'pg_constraint') AS comment, pg_has_role(c.relowner, 'USAGE') AS owned,
        k.conrelid = ANY(%(oids)s) AS source_inside, k.confrelid = ANY(%(oids)s) AS target_inside,
        c.relkind = 'p' AS partitioned, tc.relkind = 'p' AS to_partitioned,
        c.relispartition AS of_part, tc.relispartition AS to_part,
-       (SELECT i.relname FROM pg_class i WHERE i.oid = k.conindid) AS index,
-       has_table_privilege(c.oid, 'SELECT') AS readable,
+       (SELECT count(*) FROM pg_index u
+        WHERE u.indrelid = k.confrelid AND u.indisunique AND u.indpred IS NULL
+          AND ARRAY(SELECT x FROM unnest(u.indkey[0:u.indnkeyatts - 1]) x ORDER BY x)
+              = ARRAY(SELECT x FROM unnest(k.confkey) x ORDER BY x)) > 1 AS has_choice,
        ARRAY(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY u(attnum, n)
              JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.attnum ORDER BY u.n) AS columns,
        ARRAY(SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY u(attnum, n)
@@ -40,6 +42,7 @@ ORDER BY n.nspname, c.relname, k.conname
 class Key:
     """A foreign key from or to one of the tables."""
 
+    oid: int
     name: str
     schema: str
     table: str
@@ -48,8 +51,7 @@ class Key:
     definition: str
     comment: str | None
     owned: bool
-    """Whether the table that refers is ours to change; `readable`, whether we may look for rows in it."""
-    readable: bool
+    """Whether the table that refers is ours to change."""
     source_inside: bool
     """Whether the table that refers is one of those."""
     target_inside: bool
@@ -59,8 +61,8 @@ class Key:
     of_part: bool
     """Whether it is a partition's own, so that it speaks of a part of an entity's rows only; `to_part` likewise."""
     to_part: bool
-    index: str
-    """The unique index of the other table that it stands on."""
+    has_choice: bool
+    """Whether it could stand on several unique indexes: made again it takes the first."""
     columns: list[str]
     target_columns: list[str]
     states: str

@@ -247,3 +247,10 @@ READERS: dict[str, Reader] = {
 
 SENT: dict[str, Reader] = READERS | {"jsonb": _sent_jsonb}
 """The same of values that were sent to PostgreSQL, and not by it, as `engine.imports.encode` makes them."""
+
+
+def sent_reader(name: str) -> Reader:
+    """Of SENT, or of a `char(n)`, called `bpchar n`, which the server would pad."""
+    base, _, width = name.partition(" ")
+    read = SENT[base]
+    return (lambda data: read(data).ljust(int(width))) if width else read

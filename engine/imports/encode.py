@@ -8,7 +8,7 @@ the CSV in 3.0 s and this in 1.7 s; to make it takes 0.35 s, the CSV 0.15 s.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -58,8 +58,11 @@ class BinaryForm:
         casts: of each field, those of the constants last.
         constants: texts that every row has behind its cells.
         """
-        self._casts = casts
-        self._constants = [pa.scalar(text, pa.string()) for text in constants]
+        self._casts = casts[: len(casts) - len(constants)]
+        values = (
+            cast(pa.array([text], pa.string())) for cast, text in zip(casts[len(self._casts) :], constants, strict=True)
+        )
+        self._constants = list(values)
 
     def begin(self) -> bytes:
         return HEADER
@@ -68,22 +71,28 @@ class BinaryForm:
         return TRAILER
 
     def encode(self, batch: pa.RecordBatch) -> list[bytes]:
-        return pieces(self.typed(batch))
+        return list(pieces(self.typed(batch)))
 
     def typed(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """The row number, the cells and then the constants as values of their types."""
-        texts = [*batch.columns[1:], *(pa.repeat(text, batch.num_rows) for text in self._constants)]
-        cells = [cast(column) for cast, column in zip(self._casts, texts, strict=True)]
+        """The row number and the cells as values of their types, then the constants, each kept once."""
+        cells = [cast(column) for cast, column in zip(self._casts, batch.columns[1:], strict=True)]
+        first = pa.repeat(pa.scalar(0, pa.int8()), batch.num_rows)
+        cells += [pa.DictionaryArray.from_arrays(first, value) for value in self._constants]
         return pa.RecordBatch.from_arrays([batch.column(0), *cells], names=[str(n) for n in range(len(cells) + 1)])
 
 
-def pieces(typed: pa.RecordBatch) -> list[bytes]:
+def pieces(typed: pa.RecordBatch) -> Iterator[bytes]:
     """Values as `BinaryForm` types them, as rows of COPY's binary format; each piece holds whole ones."""
-    size = max(1, typed.num_rows * PIECE // max(1, typed.nbytes))
-    return [_encoded(typed.slice(at, size)) for at in range(0, typed.num_rows, size)]
+    constants = [column for column in typed.columns if pa.types.is_dictionary(column.type)]
+    width = typed.nbytes // max(1, typed.num_rows) + 4 * typed.num_columns + sum(c.dictionary.nbytes for c in constants)
+    size = max(1, PIECE // width)
+    return (_encoded(typed.slice(at, size)) for at in range(0, typed.num_rows, size))
 
 
 def _encoded(rows: pa.RecordBatch) -> bytes:
+    if any(pa.types.is_dictionary(kind) for kind in rows.schema.types):
+        columns = [c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for c in rows.columns]
+        rows = pa.RecordBatch.from_arrays(columns, names=rows.schema.names)
     encoder = ArrowToPostgresBinaryEncoder(rows.schema)  # one a piece: it holds rows back until its end
     encoder.write_header()
     data = encoder.write_batch(rows) + encoder.finish()
@@ -99,8 +108,6 @@ def form_of(fields: Sequence[Field], constants: Sequence[str | None] = ()) -> Bi
 
 
 def _cast(field: Field) -> Cast | None:
-    if field.base == "bpchar" and (width := proof.longest(field)) is not None:
-        return _padded(width)
     if proof.always_valid(field) or proof.longest(field) is not None or field.labels:
         return _same
     if proof.pattern(field) is None:
@@ -112,11 +119,6 @@ def _cast(field: Field) -> Cast | None:
 
 def _same(cells: pa.StringArray) -> pa.Array:
     return cells
-
-
-def _padded(width: int) -> Cast:
-    """`char(n)` as PostgreSQL keeps it and shows it."""
-    return lambda cells: pc.utf8_rpad(cells, width)
 
 
 def _to(kind: pa.DataType) -> Cast:

@@ -13,7 +13,7 @@ from psycopg import sql
 from engine.catalog import Entity
 from engine.db.platform import Connection, one_number
 from engine.errors import Aborted, PlatformNotPrepared
-from engine.imports.indexes import WORTH_ROWS, is_empty, referring, removable
+from engine.imports.indexes import WORTH_ROWS, is_empty, removable_with_keys
 
 WHOLE_TABLE_SHARE = 0.2
 """From a fifth of the rows on one lock that stops writers costs them less than row by row conflicts would."""
@@ -56,8 +56,8 @@ def choose_lock(
     those named in `unique` too."""
     seconds = round(0.1 + writes / ROWS_PER_SECOND, 1)
     bulk = only_adds and writes >= WORTH_ROWS and is_empty(connection, entity)
-    keys = referring(connection, entity, unique) if bulk else []
-    if keys or (bulk and removable(connection, entity, unique)):
+    indexes, keys = removable_with_keys(connection, entity, unique) if bulk else ([], [])
+    if indexes:
         also = tuple(sorted({(key.schema, key.table) for key in keys}))
         who = "everybody who uses the table, which is empty" + (", or one that refers to it" if also else "")
         return LockChoice(ACCESS_EXCLUSIVE, who, round(seconds / 2, 1), also)

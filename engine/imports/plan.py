@@ -7,7 +7,7 @@ another session's TRUNCATE or rewriting ALTER would let the snapshot read nothin
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -66,7 +66,7 @@ class Planner:
         self._mode = ImportType(row.import_type)
         self._seed = new_seed()
         self._early: Early | None = None
-        """Where the new rows are as long as nothing has been doubtful."""
+        """Where the new rows are, unless some doubtful record is, or may be, good."""
 
     def plan(self) -> Planned:
         """Raises:
@@ -178,17 +178,17 @@ class Planner:
 
     def _fill(self, target: Target, rules: Rules, reader: Reader, seen: Callable[[Judged], None]) -> None:
         judge = Judge(target.columns, json=target.options.format != "CSV")
-        try:
+        with suppress(Doubtful):
             with kept():
                 unsure = fill(target.staging, map(judge.judge, target.batches(reader)), seen, self._early)
             rules.cells(unsure, check=self._run.check)
-        except Doubtful:
-            assert self._early is not None
-            self._early.give_up()
-            self._early = None
-            target.staging.widen()
-            target.tally = Tally()
-            self._fill(target, rules, target.reader(), seen)
+            return
+        assert self._early is not None
+        self._early.give_up()
+        self._early = None
+        target.staging.widen()
+        target.tally = Tally()
+        self._fill(target, rules, target.reader(), seen)
 
     def _judge(self, targets: list[Target], rules: list[Rules], catalog: Catalog) -> None:
         """What the table and other rows tell."""

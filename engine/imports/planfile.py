@@ -18,10 +18,10 @@ from which on (no value: it is not sealed), so a page of changes is read without
 
 INSERT is in COPY's binary format where `engine.db.binary` can tell values of every planned field's type: the head's
 entry of the stream names the types then, and a part holds its rows and behind them the length of each, a little-endian
-uint32. Where new rows were kept as they were read (`early`), the entry says `"form": "arrow"`, and a part is one Arrow
-IPC stream, of the row number as int64 and the fields as `encode` types them. All else is lines of COPY text. PostgreSQL
-writes a line or row once, and those bytes are what apply feeds to COPY. `plan_digest` is the SHA-256 of the head, which
-holds the SHA-256 of every stream, so that it binds every byte.
+uint32. All else is lines of COPY text. PostgreSQL writes a line or row once, and those bytes are what apply feeds to
+COPY. Where new rows were kept as they were read (`early`), the entry says `"form": "arrow"`, and a part is one Arrow
+IPC stream, of the row number as int64 and the fields as `encode` types them; apply makes COPY's bytes of it.
+`plan_digest` is the SHA-256 of the head, which holds the SHA-256 of every stream, so that it binds every byte.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from engine.imports.encode import pieces
 
 FORMAT = 5
 PART_BYTES = 4 << 20
-"""Lines per part before compression: small enough that a page costs one part, large enough that zstd loses nothing."""
+"""Bytes of a part before compression: small enough that a page costs one part, large enough that zstd loses nothing."""
 
 _LEVEL = 1
 _LENGTH = 4
@@ -227,7 +227,10 @@ class Plan:
         arrow = self._is_arrow(stream)
         width = _LENGTH if self.types(stream) else 0
         for data, rows in self._blocks(stream):
-            yield b"".join(_encoded(data, rows)) if arrow else data[: len(data) - width * rows], rows
+            if arrow:
+                yield from _encoded(data, rows)
+            else:
+                yield data[: len(data) - width * rows], rows
 
     def rows_without_numbers(self, stream: str) -> Iterator[tuple[bytes, int]]:
         """The same of a stream in binary format, of the planned fields alone."""
@@ -235,7 +238,7 @@ class Plan:
         begin, values = binary.field_count(len(self.types(stream))), binary.NUMBER
         for data, rows in self._blocks(stream):
             if arrow:
-                yield b"".join(_encoded(data, rows, first=1)), rows
+                yield from _encoded(data, rows, first=1)
             else:
                 yield b"".join([begin + row[values:] for row in _rows(data, rows)]), rows
 
@@ -267,8 +270,8 @@ class Plan:
         if not (types := self.types(stream)):
             return map(split_line, data.split(b"\n")[start:rows])
         arrow = self._is_arrow(stream)
-        known = binary.SENT if arrow else binary.READERS
-        readers = [known["int8"], *(known[name] for name in types)]
+        known = binary.sent_reader if arrow else binary.READERS.__getitem__
+        readers = [known("int8"), *map(known, types)]
         if arrow:
             return (line for part in _shown(data, rows, start) for line in binary.rows_of_cells(part, readers))
         return (binary.cells(row, readers) for row in _rows(data, rows, start))
@@ -277,7 +280,7 @@ class Plan:
         return bool(self.head["streams"].get(stream, {}).get("form") == _ARROW)
 
 
-def read_part(store: PartStore, part: Any) -> list[pa.RecordBatch]:
+def batches_of(store: PartStore, part: Any) -> list[pa.RecordBatch]:
     """A part of record batches. Raises DataLoss: PLAN_DAMAGED."""
     return _batches(_unpack(store, part), int(part.index["rows"]))
 
@@ -293,10 +296,14 @@ def _batches(data: bytes, rows: int) -> list[pa.RecordBatch]:
     return batches
 
 
-def _encoded(data: bytes, rows: int, first: int = 0) -> Iterator[bytes]:
-    """A part of record batches in COPY's binary format, from field `first` on."""
+def _encoded(data: bytes, rows: int, first: int = 0) -> Iterator[tuple[bytes, int]]:
+    """A part of record batches in COPY's binary format, from field `first` on, and how many rows have begun: piece by
+    piece, since a part of 50 flags is 18 times as large there."""
     for batch in _batches(data, rows):
-        yield from pieces(batch.select(range(first, batch.num_columns)))
+        begun = batch.num_rows
+        for piece in pieces(batch.select(range(first, batch.num_columns))):
+            yield piece, begun
+            begun = 0
 
 
 def _shown(data: bytes, rows: int, start: int) -> Iterator[bytes]:

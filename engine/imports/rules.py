@@ -96,6 +96,8 @@ class Rules:
         if not self._staging.matches:
             self._staging.once = stand_once(self._staging)
             check()
+            if self._staging.narrowed and self._staging.is_joined:
+                self._staging.analyze()
         if self._staging.keyed and not self._staging.matches and not self._staging.apart(self._staging.key):
             self._existing()
             self._verdicts.analyze()

@@ -60,7 +60,7 @@ class Staging:
         self.faulty = False
         """Whether `verdicts` may hold any: to look into an empty one for 1,000,000 rows takes 0.3 s each time."""
         self.once: frozenset[tuple[tuple[str, ...], bool]] = frozenset()
-        """Unique keys, as `apart` asks for them, that have been looked at already."""
+        """Unique keys, as `apart` asks for them, no good row's values of which stand anywhere else."""
         names = ("staged", "doubtful", "verdicts", "matched", "wants", "waits", "rounds", "gone", "kept")
         (
             self.staged, self.doubtful, self.verdicts, self.matched, self.wants, self.waits, self.rounds, self.gone,
@@ -112,6 +112,13 @@ class Staging:
         """It is known that no good row's value of these columns stands in the table, or in another good row."""
         return (columns, nulls_distinct) in self.once
 
+    @property
+    def is_joined(self) -> bool:
+        """Whether its rows will be looked for in a table, or one another."""
+        keys = [(self.key, True)] if self.keyed else []
+        keys += [(key.columns, key.nulls_distinct) for key in self.other_keys]
+        return bool(self.entity.references) or not all(key in self.once for key in keys)
+
     def in_file(self, reference: ForeignKey) -> bool:
         """Whether a row of the file may be what another one of it refers to."""
         return self.is_target(reference) and self.has(reference.target_columns) and self.has(reference.columns)
@@ -128,7 +135,9 @@ class Staging:
 
     def narrow(self) -> None:
         """Stage only what rules look at, before `create`; the rest of new rows is kept elsewhere."""
-        wanted = self._compared()
+        fields = self.columns.planned
+        wanted = self._joined().union(*(check.columns for check in self.entity.checks))
+        wanted |= {f.column for f in fields if f.is_domain} | {f.column for f in numbered_fields(fields)}
         self.held = tuple(f for f in self.columns.planned if f.column in wanted)
         self.staged, self._whole = Temp(f"narrow_{self.number}"), self.staged
 
@@ -142,15 +151,6 @@ class Staging:
         for table in (self.doubtful, self.verdicts):
             self.run(sql.SQL("DELETE FROM {}").format(table))
         self.faulty = False
-
-    def _compared(self) -> set[str]:
-        """Columns that a rule, or what is told of a plan, may look at in staged rows of ADDITIVE."""
-        entity, fields = self.entity, self.columns.planned
-        sets = [self.key, *(key.columns for key in entity.unique), *(check.columns for check in entity.checks)]
-        sets += [reference.columns for reference in entity.references]
-        sets += [reference.target_columns for reference in entity.references if self.is_target(reference)]
-        own = {f.column for f in (*numbered_fields(fields), *(f for f in fields if f.is_domain))}
-        return own.union(*sets)
 
     def create(self) -> None:
         """Makes the temp tables; outside of the read-only transaction."""
@@ -242,6 +242,19 @@ class Staging:
                 )
             )
             self.run(sql.SQL("ANALYZE {}").format(self.staged))
+
+    def analyze(self) -> None:
+        """Looks at the columns of `staged` that joins go by; to look at all of 1,000,000 users' took 0.2 s more."""
+        there = {f.column for f in self.held} | set(self.filled)
+        columns = joined(map(sql.Identifier, ["#row", *sorted(there & self._joined())]))
+        self.run(sql.SQL("ANALYZE {} ({})").format(self.staged, columns))
+
+    def _joined(self) -> set[str]:
+        """Columns that tell a row, or another one that it refers to."""
+        references = self.entity.references
+        sets = [self.key, *(key.columns for key in self.entity.unique), *(r.columns for r in references)]
+        sets += [r.target_columns for r in references if self.is_target(r)]
+        return {column for columns in sets for column in columns}
 
     # --- saying things about rows
 

@@ -253,6 +253,36 @@ def test_a_key_that_something_hangs_on_stays(made, straight, more, kept):
     assert (row.status, straight) == ("COMPLETED", [5]), row.error
     assert {name for name in before if before[name] != after[name]} == {"t_pkey", "one {}", "plain", "target"} - kept
     assert definitions(world, *tables) == defined
+    also = [table for _, table in row.plan_summary["entities"][0]["lock"]["also"]]
+    assert ("others" in also) is ("target" not in kept)
+    assert ("more" in also) is ("public.more" in more and not kept)
+
+
+@pytest.mark.usefixtures("small_is_bulk")
+@pytest.mark.parametrize("rival", ["CREATE UNIQUE INDEX a_rival ON public.t (n)",
+                                   "CREATE UNIQUE INDEX a_rival ON public.t (n) INCLUDE (email)"])  # fmt: skip
+def test_a_key_that_could_stand_on_another_index_stays_on_its_own(made, straight, rival):
+    world = made(KEYS + rival)
+    stands = "SELECT conindid::regclass::text FROM pg_constraint WHERE conname = 'to {}'"
+    before = world.sql(stands)
+    row = world.load("t", b"id,email,n\n" + FIVE)
+
+    assert (row.status, straight) == ("COMPLETED", [5])
+    assert row.plan_summary["entities"][0]["lock"]["also"] == []
+    assert world.sql(stands) == before == [("target",)]
+
+
+@pytest.mark.usefixtures("small_is_bulk")
+def test_an_empty_partitioned_table_that_others_refer_to_is_filled_as_it_is(made):
+    world = made(
+        "CREATE TABLE public.p (id int PRIMARY KEY) PARTITION BY RANGE (id);"
+        "CREATE TABLE public.p1 PARTITION OF public.p FOR VALUES FROM (0) TO (10);"
+        "CREATE TABLE public.others (p int CONSTRAINT old REFERENCES public.p);"
+        "ALTER TABLE public.others RENAME CONSTRAINT old TO new"
+    )
+    row = world.load("p", b"id\n1\n2\n3\n")
+
+    assert (row.status, row.plan_summary["entities"][0]["lock"]["also"]) == ("COMPLETED", []), row.error
 
 
 @pytest.mark.usefixtures("small_is_bulk")
@@ -290,19 +320,29 @@ def test_a_row_that_refers_since_the_plan_keeps_the_key(made, straight):
 
 
 def test_the_keys_of_tables_that_are_not_ours_or_not_to_be_read_stay(made):
-    world = made(KEYS + "CREATE ROLE other_owner; CREATE ROLE importer; ALTER TABLE public.t OWNER TO importer")
+    world = made(
+        KEYS + "CREATE ROLE other_owner; CREATE ROLE importer; GRANT CREATE ON SCHEMA public TO importer;"
+        "ALTER TABLE public.t OWNER TO importer"
+    )
     with world.resources.platform.connect("x") as connection:
         entity = world.resources.catalogs.read(connection).entity("t")
 
     def found(owner, revoke=""):
+        world.sql("ALTER TABLE IF EXISTS hid.others SET SCHEMA public")
         world.sql(f"ALTER TABLE public.others OWNER TO {owner}; GRANT SELECT ON public.others TO importer; {revoke}")
         with world.resources.platform.connect("x") as connection:
-            connection.execute("SET ROLE importer")
-            return [key.name for key in bulk.referring(connection, entity, ["target"])]
+            connection.execute("SET ROLE importer; SET row_security = off")
+            return [key.name for key in bulk.removable_with_keys(connection, entity, ["target"])[1]]
 
     assert found("importer") == ["to {}"]
     assert found("other_owner") == []
     assert found("importer", "REVOKE SELECT ON public.others FROM importer") == []
+    assert found("importer") == ["to {}"]
+    hidden = "ALTER TABLE public.others ENABLE ROW LEVEL SECURITY; ALTER TABLE public.others FORCE ROW LEVEL SECURITY"
+    assert found("importer", hidden) == []
+    assert found("importer", "ALTER TABLE public.others NO FORCE ROW LEVEL SECURITY") == ["to {}"]
+    assert found("importer", "CREATE SCHEMA hid; ALTER TABLE public.others SET SCHEMA hid") == []
+    assert found("importer", "REVOKE CREATE ON SCHEMA public FROM importer") == []
     world.sql("DROP OWNED BY importer CASCADE; DROP OWNED BY other_owner CASCADE; DROP ROLE importer, other_owner")
 
 

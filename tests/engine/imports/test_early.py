@@ -15,6 +15,7 @@ from engine.db.platform import one_row
 from engine.errors import DataLoss
 from engine.imports import plan
 from engine.imports.early import Early
+from engine.imports.encode import PIECE
 from engine.imports.planfile import Plan
 from engine.paging import Paging
 
@@ -162,7 +163,8 @@ def test_many_rows_by_many_parts(made, kept, monkeypatch):
     world = made(TABLE)
     world.sql("INSERT INTO public.t (id) SELECT g FROM generate_series(1, 60000, 7) g")
     rows = b"".join(b"%d,,,,,,,,,,,,,,,%s,%d,,\n" % (n, b"no" if n % 5 == 0 else b"", n) for n in range(60_000))
-    monkeypatch.setattr("engine.imports.planfile.PART_BYTES", 100_000)
+    monkeypatch.setattr("engine.imports.planfile.PART_BYTES", 50_000)
+    monkeypatch.setattr("engine.imports.planfile._SLICE", 10_000)
     row = world.load("t", HEADER + rows, error_budget=100_000)
 
     assert kept == ["in part"]
@@ -216,6 +218,55 @@ def test_rows_that_the_table_refuses_are_looked_for_among_those(made, kept):
     assert kept == ["whole"]
     assert world.sql("SELECT id FROM public.t ORDER BY id") == [(1,), (2,)]
     assert [(e.row, e.code) for e in world.errors(row)] == [(4, "REFUSED_AT_APPLY")]
+
+
+LONG = "x" * 3_000
+
+
+def test_a_constant_is_kept_once_and_rows_are_encoded_by_what_they_become(made, kept):
+    world = made(
+        f"CREATE TABLE public.t (id int PRIMARY KEY, a text DEFAULT '{LONG}', b char(300) DEFAULT '{LONG[:300]}')"
+    )
+    row = world.plan("t", b"id\n" + b"".join(b"%d\n" % n for n in range(3_000)))
+    plan = opened(world, row)
+    parts = [int(part.index["bytes"]) for part in plan.store.parts("0.INSERT")]
+    pieces = [len(piece) for piece, _ in plan.lines("0.INSERT")]
+
+    assert kept == ["whole"]
+    assert sum(parts) < 200_000
+    assert (sum(pieces) > 9_000_000, max(pieces) < 2 * PIECE) == (True, True)
+    assert sum(rows for _, rows in plan.lines("0.INSERT")) == 3_000
+    world.apply(row)
+    assert world.sql("SELECT count(*), count(DISTINCT a), max(length(a || b)) FROM public.t") == [(3_000, 1, 3_300)]
+
+
+def test_flags_are_encoded_by_what_they_become(made):
+    names = [f"f{n}" for n in range(50)]
+    world = made(f"CREATE TABLE public.t (id int, {', '.join(f'{name} bool' for name in names)})")
+    rows = b"".join(b"%d" % n + b",t" * 50 + b"\n" for n in range(20_000))
+    row = world.plan("t", f"id,{','.join(names)}\n".encode() + rows)
+
+    assert max(len(piece) for piece, _ in opened(world, row).lines("0.INSERT")) < 2 * PIECE
+
+
+@pytest.mark.parametrize("kind", ["varchar(3)", "char(3)"])
+def test_a_default_that_its_column_does_not_hold_is_not_cut(made, kept, kind):
+    world = made(f"CREATE TABLE public.t (id int PRIMARY KEY, v {kind} DEFAULT 'unknown')")
+    row = world.plan("t", b"id\n1\n")
+
+    assert (kept, row.status) == ([], "FAILED")
+
+
+def test_a_database_of_another_encoding_sees_all_of_the_file_while_it_is_planned(make_world, postgres, kept):
+    with postgres.connect() as connection:
+        connection.execute("CREATE DATABASE early_latin TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'")
+    world = make_world(postgres.dsn("early_latin"))
+    world.sql("CREATE TABLE public.t (id int PRIMARY KEY, v text)")
+    row = world.plan("t", "id,v\n1,\u20ac\n".encode())
+
+    assert (kept, row.status) == ([], "FAILED")
+    world.resources.close()
+    postgres.drop_database("early_latin")
 
 
 def test_sequences_follow_the_rows_that_were_kept(made, kept):
