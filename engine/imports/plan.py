@@ -39,7 +39,7 @@ from engine.imports.staging import Doubtful, Staging
 from engine.imports.targets import Tally, Target, make_target
 from engine.imports.temporary import temp_tables
 from engine.imports.validate import Judge, Judged
-from engine.memory import kept
+from engine.memory import giving_back, kept
 
 if TYPE_CHECKING:
     from engine.jobs.run import JobRun
@@ -180,7 +180,8 @@ class Planner:
         judge = Judge(target.columns, json=target.options.format != "CSV")
         with suppress(Doubtful):
             with kept():
-                unsure = fill(target.staging, map(judge.judge, target.batches(reader)), seen, self._early)
+                judged = map(judge.judge, giving_back(target.batches(reader)))
+                unsure = fill(target.staging, judged, seen, self._early)
             rules.cells(unsure, check=self._run.check)
             return
         assert self._early is not None

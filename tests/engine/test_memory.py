@@ -34,7 +34,16 @@ print(before, held, anonymous(), inside)
 """
 
 
-@pytest.mark.parametrize("script", [BLOCKS, KEPT])
+NOW_AND_THEN = """
+from engine.memory import giving_back
+with kept():
+    held = use()
+    assert list(giving_back(iter(range(5)), every=5)) == [0, 1, 2, 3, 4]
+    print(before, held, anonymous())
+"""
+
+
+@pytest.mark.parametrize("script", [BLOCKS, KEPT, NOW_AND_THEN])
 def test_large_blocks_are_given_back(script: str) -> None:
     out = subprocess.run([sys.executable, "-c", HEAD + script], check=True, capture_output=True, text=True).stdout
 
