@@ -46,7 +46,7 @@ def keep_little() -> None:
 @contextmanager
 def kept() -> Iterator[None]:
     """Keep what is freed for what comes next, until the end. Of 1,000,000 users' validation, where blocks of the file
-    come and go, 270,000 page faults were 0.9 s of 3.8 s; the peak is 70 MB higher.
+    come and go, 350,000 page faults were 0.8 s of the system's time; the peak is 65 MB higher.
 
     One of a process at a time, as jobs are. Nothing in one that does not `keep_little`.
     """

@@ -37,13 +37,18 @@ print(before, held, anonymous(), inside)
 NOW_AND_THEN = """
 from engine.memory import giving_back
 with kept():
-    held = use()
-    assert list(giving_back(iter(range(5)), every=5)) == [0, 1, 2, 3, 4]
-    print(before, held, anonymous())
+    few = [b"x" * (2 << 20) for _ in range(10)]
+    del few
+    inside = anonymous()
+    some = giving_back(iter(range(6)), every=3)
+    items = [next(some) for _ in range(3)]
+    between = anonymous()
+    items += some
+    print(before, inside, between, anonymous(), items == list(range(6)))
 """
 
 
-@pytest.mark.parametrize("script", [BLOCKS, KEPT, NOW_AND_THEN])
+@pytest.mark.parametrize("script", [BLOCKS, KEPT])
 def test_large_blocks_are_given_back(script: str) -> None:
     out = subprocess.run([sys.executable, "-c", HEAD + script], check=True, capture_output=True, text=True).stdout
 
@@ -51,3 +56,12 @@ def test_large_blocks_are_given_back(script: str) -> None:
     assert held - before >= 190
     assert after - before <= 20
     assert all(one - before >= 15 for one in inside), "kept for the next"
+
+
+def test_what_is_kept_is_given_back_after_so_many_items() -> None:
+    out = subprocess.run([sys.executable, "-c", HEAD + NOW_AND_THEN], check=True, capture_output=True, text=True).stdout
+
+    before, inside, between, after, same = out.split()
+    assert int(inside) - int(before) >= 15
+    assert int(between) - int(before) >= 15, "not before the next is asked for"
+    assert (int(after) - int(before) <= 5, same) == (True, "True")
