@@ -89,18 +89,16 @@ def test_formula_escape_is_inert_in_a_spreadsheet_and_equal_after_import(made):
     assert [r[0] for r in world.sql("SELECT note FROM public.notes ORDER BY id")] == FORMULAS
 
 
+WIDE = ("\u3000", "\ufeff", "＝", "＋", "－", "＠", "Ａ")
+"""White space, a byte order mark, and the marks of a formula as wide as a CJK character."""
+
+
 def test_the_guard_stands_before_what_its_pattern_names_and_nothing_else(made):
     world = made(NOTES)
     marks = [
         *map(chr, range(1, 0x250)),
         *map(chr, range(0x2000, 0x2070)),
-        "\u3000",
-        "\ufeff",
-        "＝",
-        "＋",
-        "－",
-        "＠",
-        "Ａ",
+        *WIDE,
     ]
     texts = [text for mark in marks for text in (mark, f"{mark}=", f"{mark}x")]
     world.sql(
@@ -122,13 +120,7 @@ def test_the_guard_of_padded_texts_and_arrays_is_that_of_their_output(made):
     firsts = [
         *map(chr, range(1, 0x100)),
         "\u2003",
-        "\u3000",
-        "\ufeff",
-        "＝",
-        "＋",
-        "－",
-        "＠",
-        "Ａ",
+        *WIDE,
         "e\u0301",
         "\u0301",
     ]
