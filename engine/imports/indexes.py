@@ -166,12 +166,10 @@ class Bare:
         require_same(self._entity.name, self._before, self._definitions())
 
     def _definitions(self) -> list[str]:
-        tables = [table.as_string(self._connection) for table in (self._entity.qualified, *self._sources())]
-        own, *others = (tree_of(self._connection, [table]) for table in tables)
-        return definitions_of(self._connection, own, sorted(oid for tree in others for oid in tree))
-
-    def _sources(self) -> list[sql.Identifier]:
-        return [sql.Identifier(*table) for table in sorted({(key.schema, key.table) for key in self._keys})]
+        connection = self._connection
+        own = tree_of(connection, [self._entity.qualified.as_string(connection)])
+        sources = {key.source.as_string(connection) for key in self._keys}
+        return definitions_of(connection, own, tree_of(connection, sorted(sources)))
 
 
 def is_empty(connection: Connection, entity: Entity) -> bool:
