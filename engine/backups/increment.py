@@ -255,8 +255,7 @@ class _Summing:
             self._flush(side)
             if side.unread:
                 raise NoIncrement(f"{self._entity.name}: a value that its type does not read any more")
-            columns = [column.name for column in columns_of(self._entity)]
-            rows, side.found.fingerprint = counted(self._open(), side.table, columns, self._seed)
+            rows, side.found.fingerprint = counted(self._open(), side.table, columns_of(self._entity), self._seed)
             if rows != side.found.rows:
                 raise DataLoss(
                     f"{self._entity.name}: found {rows} rows in {side.found.rows} lines", reason="BACKUP_INCOMPLETE"

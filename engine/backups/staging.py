@@ -56,7 +56,7 @@ def stage(
         ) from None
     connection.execute(sql.SQL("ANALYZE {}").format(table))
     work.check()
-    rows, total = counted(connection, table, entity.column_names, archive.manifest.seed)
+    rows, total = counted(connection, table, entity.columns, archive.manifest.seed)
     if (copied, rows, total) != (entity.rows, entity.rows, entity.fingerprint):
         raise DataLoss(
             f"{entity.entity}: found {rows} rows of the backup, expected {entity.rows}, of"

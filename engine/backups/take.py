@@ -1,4 +1,4 @@
-"""Taking a backup: locks, one snapshot, streams in key order, counted twice, published last.
+"""Taking a backup: locks, one snapshot, streams of its rows, counted once more, published last.
 
 The same for a backup on its own, before an import and before a restore. It knows storage, keys and the platform, and no
 control schema: what comes of it is the manifest.
@@ -23,7 +23,7 @@ from engine.backups.increment import Comparing, NoIncrement
 from engine.backups.manifest import SETTINGS, BackedEntity, Cut, Delta, Manifest, Parent, columns_of, references_of
 from engine.backups.model import SAFETY, Asked, BackupType
 from engine.backups.repository import Repository
-from engine.backups.rows import PRINT, ROW, Sums, copy_of, count_stored, read_by_no_index
+from engine.backups.rows import PLACE, ROW, Counted, Sums, copy_of, count_read, read_by_no_index
 from engine.backups.segments import SegmentWriter
 from engine.backups.work import Work
 from engine.catalog import Catalog, Entity
@@ -140,6 +140,15 @@ class _Read:
 
 
 @dataclass(frozen=True)
+class _Stream:
+    """An entity's rows as they were read; their fingerprint is still to be counted."""
+
+    backed: BackedEntity
+    places: int
+    """The sum of the places where they stood."""
+
+
+@dataclass(frozen=True)
 class _Taking:
     """One backup on its way. Every way to it reads all rows twice: as streams, and once more to count them."""
 
@@ -208,15 +217,14 @@ class _Taking:
         database, lacking = database_of(connection), not_covered(connection, catalog)
         read_by_no_index(connection)
         with self.repository.writer(self.asked.artifact_id) as writer:
-            backed, own = self._streams(connection, entities, writer)
+            streams, own = self._streams(connection, entities, writer)
             writer.end()
         fault("backups.written")
         counts = []
         for entity in entities:
             self.work.check()
-            counts.append(count_stored(connection, entity, self.seed))
-        _require_equal(backed, counts)
-        return _Read(snapshot_at, database, lacking, backed, own, writer)
+            counts.append(count_read(connection, entity, self.seed))
+        return _Read(snapshot_at, database, lacking, _proven(streams, counts), own, writer)
 
     def side_by_side(self, connection: Connection, read_catalog: ReadCatalog, entities: Sequence[Entity]) -> _Read:
         """The second count in a session of its own, of the same snapshot, while the streams are written."""
@@ -240,14 +248,14 @@ class _Taking:
             ):
                 counts = helper.submit(_count, counting, snapshot, entities, self.seed)
                 try:
-                    backed, own = self._streams(connection, entities, writer, counts)
+                    streams, own = self._streams(connection, entities, writer, counts)
                     writer.end()
                     self._wait(counts)
                 except BaseException:
                     counting.cancel_safe(timeout=5)  # else its count would be waited for
                     raise
             fault("backups.written")
-            _require_equal(backed, counts.result())
+            backed = _proven(streams, counts.result())
             cut = self._cut(connection, now)
         return _Read(snapshot_at, database, lacking, backed, own, writer, cut)
 
@@ -292,17 +300,17 @@ class _Taking:
         entities: Sequence[Entity],
         writer: SegmentWriter,
         counts: Future[Any] | None = None,
-    ) -> tuple[list[BackedEntity], dict[str, Any]]:
+    ) -> tuple[list[_Stream], dict[str, Any]]:
         """Every entity's rows, then our own, on their way; a count beside it that has failed need not be waited for."""
         self.work.stage("BACKUP", rows=sum(entity.estimated_rows for entity in entities))
-        backed: list[BackedEntity] = []
+        streams: list[_Stream] = []
         done = 0
         for number, entity in enumerate(entities):
-            backed.append(self._stream(connection, entity, number, writer, done))
-            done += backed[-1].rows
+            streams.append(self._stream(connection, entity, number, writer, done))
+            done += streams[-1].backed.rows
             if counts is not None and counts.done():
                 counts.result()
-        return backed, self._own(writer)
+        return streams, self._own(writer)
 
     def _own(self, writer: SegmentWriter) -> dict[str, Any]:
         """The control schema's own rows on their way."""
@@ -311,21 +319,19 @@ class _Taking:
             own.write(line)
         return {"rows": len(self.settings), "sha256": own.end()}
 
-    def _stream(
-        self, connection: Connection, entity: Entity, number: int, writer: SegmentWriter, done: int
-    ) -> BackedEntity:
+    def _stream(self, connection: Connection, entity: Entity, number: int, writer: SegmentWriter, done: int) -> _Stream:
         stream, total, rows = writer.stream(str(number)), 0, 0
-        copy = CopyOut(connection, copy_of(entity, self.seed))
+        copy = CopyOut(connection, copy_of(entity))
         for lines in copy:
-            prints = array("q", binascii.unhexlify(b"".join([line[PRINT] for line in lines])))
-            prints.byteswap()  # the text is big-endian, the machine is not
-            total += sum(prints)
+            places = array("q", binascii.unhexlify(b"".join([line[PLACE] for line in lines])))
+            places.byteswap()  # the text is big-endian, the machine is not
+            total += sum(places)
             stream.write(b"".join([line[ROW:] for line in lines]))
             rows += len(lines)
             self.work.progress(rows=done + rows)
         if copy.rows != rows:
             raise DataLoss(f"{entity.name}: found {rows} rows, the server sent {copy.rows}", reason="BACKUP_INCOMPLETE")
-        return self._backed(connection, entity, Sums(rows, stream.bytes, total), stream.end())
+        return _Stream(self._backed(connection, entity, Sums(rows, stream.bytes), stream.end()), total)
 
     def _backed(
         self, connection: Connection, entity: Entity, sums: Sums, sha256: str, delta: Delta | None = None
@@ -361,21 +367,29 @@ def named(parent: Archive) -> Parent:
     return Parent(parent.manifest.backup_id, parent.manifest.artifact_id, parent.checksum.hex())
 
 
-def _count(connection: Connection, snapshot: str, entities: Sequence[Entity], seed: int) -> list[tuple[int, int]]:
+def _count(connection: Connection, snapshot: str, entities: Sequence[Entity], seed: int) -> list[Counted]:
     """The same rows once more, read from the tables and by no index; on a thread of its own, in the transaction that
     holds the locks."""
     connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot)))
     read_by_no_index(connection)
-    return [count_stored(connection, entity, seed) for entity in entities]
+    return [count_read(connection, entity, seed) for entity in entities]
 
 
-def _require_equal(backed: Sequence[BackedEntity], counts: Sequence[tuple[int, int]]) -> None:
-    for entity, (rows, total) in zip(backed, counts, strict=True):
-        if (entity.rows, entity.fingerprint) == (rows, total):
-            continue
-        raise DataLoss(
-            f"{entity.entity}: found {entity.rows} rows in the stream, {rows} in the snapshot, of"
-            f" {'the same' if entity.fingerprint == total else 'another'} fingerprint",
-            reason="BACKUP_INCOMPLETE",
-            metadata={"entity": entity.entity},
-        )
+def _proven(streams: Sequence[_Stream], counts: Sequence[Counted]) -> list[BackedEntity]:
+    """The entities with the fingerprints of their rows, which are those that were counted: as many, in the same places.
+
+    Raises:
+        DataLoss: BACKUP_INCOMPLETE.
+    """
+    proven = []
+    for stream, counted in zip(streams, counts, strict=True):
+        backed = stream.backed
+        if (backed.rows, stream.places) != (counted.rows, counted.places):
+            raise DataLoss(
+                f"{backed.entity}: found {backed.rows} rows in the stream, {counted.rows} in the snapshot, in"
+                f" {'the same' if stream.places == counted.places else 'other'} places",
+                reason="BACKUP_INCOMPLETE",
+                metadata={"entity": backed.entity},
+            )
+        proven.append(replace(backed, fingerprint=counted.fingerprint))
+    return proven

@@ -20,7 +20,7 @@ from psycopg import sql
 
 from engine.backups.archive import Archive
 from engine.backups.differences import compare
-from engine.backups.manifest import BackedEntity, Manifest, Proof
+from engine.backups.manifest import BackedEntity, Manifest, Proof, columns_of
 from engine.backups.rows import count_stored, counted
 from engine.backups.staging import stage, staged_table
 from engine.backups.work import Work
@@ -339,7 +339,8 @@ class RestoreTransaction:
         after = {}
         for found in fits:
             self._work.check()
-            columns = [p.new.column for p in found.pairs]
+            restored = {p.new.column for p in found.pairs}
+            columns = [c for c in columns_of(found.live) if c.name in restored]
             rows, total = counted(connection, found.live.relation, columns, self._seed)
             expected = found.backed.rows, found.backed.fingerprint
             if (table := staged.get(found.backed.entity)) is not None:

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from engine.backups import take as taking
+from engine.backups.rows import Counted
 from engine.catalog import moment
 from engine.errors import DataOpsError
 from tests.engine.backups.bench import Direct, copied, names, read_all, take_directly
@@ -69,7 +70,7 @@ def test_a_truncate_that_waits_for_the_backup_lets_it_end(fresh: Fresh, monkeypa
     want = copied(world, "TABLE public.b")
     count, threads = taking._count, []
 
-    def late(*arguments: Any) -> list[tuple[int, int]]:
+    def late(*arguments: Any) -> list[Counted]:
         threads.append(elsewhere(world, "TRUNCATE public.b"))
         wait_until(waiting(world, "AccessExclusiveLock"), 20)
         return count(*arguments)
