@@ -151,7 +151,7 @@ def test_the_sheet_has_all_that_is_needed_and_its_lines_are_a_ring(tmp_path: Pat
     ring = tmp_path / "ring"
     keyfile.create(ring, NOW)
     _, text = keyfile.rotate(None, ring, NOW)
-    shown = keyfile.sheet(text, NOW, artifacts="/srv/data ops", file=ring)
+    shown = keyfile.sheet(text, NOW, artifacts="/srv/data ops", file=Path("/etc/dataops/ring"))
 
     keys = parse_keys(text)
     typed = "\n".join(line for line in shown.splitlines() if re.fullmatch(r"key-\S+ \S{44}", line))
