@@ -13,7 +13,6 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-export PYTHONDONTWRITEBYTECODE ?= 1
 
 .PHONY: help install lock protos lint format types imports contract release-contract test test-long fuzz bench demo up ci clean
 

@@ -48,7 +48,7 @@ class Launched:
         command = [*prefix, sys.executable, "-m", "examples.stack.up"]
         command += ["--build", str(build), "--users", "50", "--workers", "1", *options]
         outside = {name: value for name, value in os.environ.items() if not name.startswith("DATAOPS_")}
-        env = outside | {"PYTHONDONTWRITEBYTECODE": "1"} | dict(settings or {})
+        env = outside | dict(settings or {})
         if platform_dsn:
             env["PLATFORM_DSN"] = platform_dsn
         with self.output.open("wb") as output:
