@@ -9,10 +9,10 @@ import psycopg
 from psycopg import sql
 
 from engine.backups.archive import Archive
+from engine.backups.load import load
 from engine.backups.manifest import BackedEntity, Column
 from engine.backups.rows import counted
 from engine.backups.work import Work
-from engine.db.copy import write_copy
 from engine.db.platform import Connection, one_row
 from engine.errors import DataLoss, FailedPrecondition
 from engine.imports.refusals import is_refusal
@@ -44,7 +44,7 @@ def stage(
     _require_types(connection, entity)
     make_table(connection, table, entity.columns)
     try:
-        copied = _copy_in(work, connection, archive, entity, table, done)
+        copied = load(work, connection, archive, entity, table, entity.column_names, done=done)
     except psycopg.Error as error:
         if not is_refusal(error):
             raise
@@ -103,16 +103,6 @@ def _require_types(connection: Connection, entity: BackedEntity) -> None:
                 reason="SCHEMA_INCOMPATIBLE",
                 metadata={"entity": entity.entity, "column": column.name, "type": column.storage_type},
             )
-
-
-def _copy_in(work: Work, connection: Connection, archive: Archive, entity: BackedEntity, table: Temp, done: int) -> int:
-    with connection.cursor() as cursor:
-        with cursor.copy(sql.SQL("COPY {} FROM STDIN").format(table)) as copy:
-            for block in archive.rows(entity, work.check):
-                write_copy(copy, block)
-                done += block.count(b"\n")
-                work.progress(rows=done)
-        return cursor.rowcount
 
 
 def drop(connection: Connection, tables: Sequence[Temp]) -> None:

@@ -82,7 +82,7 @@ class BinaryForm:
 
 
 def pieces(typed: pa.RecordBatch) -> Iterator[bytes]:
-    """Values as `BinaryForm` types them, as rows of COPY's binary format; each piece holds whole ones."""
+    """Values of the types that columns have, as rows of COPY's binary format; each piece holds whole ones."""
     constants = [column for column in typed.columns if pa.types.is_dictionary(column.type)]
     width = typed.nbytes // max(1, typed.num_rows) + 4 * typed.num_columns + sum(c.dictionary.nbytes for c in constants)
     size = max(1, PIECE // width)
@@ -109,15 +109,15 @@ def form_of(fields: Sequence[Field], constants: Sequence[str | None] = ()) -> Bi
 
 def _cast(field: Field) -> Cast | None:
     if proof.always_valid(field) or proof.longest(field) is not None or field.labels:
-        return _same
+        return same
     if proof.pattern(field) is None:
-        return _same  # nothing but NULL is certain
+        return same  # nothing but NULL is certain
     if field.base == "numeric":
-        return _decimal(field.modifier)
-    return _CASTS.get(field.base)
+        return decimal(field.modifier)
+    return CASTS.get(field.base)
 
 
-def _same(cells: pa.StringArray) -> pa.Array:
+def same(cells: pa.StringArray) -> pa.Array:
     return cells
 
 
@@ -125,10 +125,11 @@ def _to(kind: pa.DataType) -> Cast:
     return lambda cells: pc.cast(cells, kind)
 
 
-def _decimal(modifier: int) -> Cast | None:
-    """`numeric(p, s)`, whose values all have s digits behind the point; without it each has its own."""
+def decimal(modifier: int) -> Cast | None:
+    """`numeric(p, s)`, whose values all have s digits behind the point; without it each has its own. None too where s
+    is negative, or more than p."""
     precision, scale = (modifier - 4) >> 16, (modifier - 4) & 0x7FF
-    return _to(pa.decimal128(precision, scale)) if modifier >= 4 and precision <= MOST_DIGITS else None
+    return _to(pa.decimal128(precision, scale)) if modifier >= 4 and scale <= precision <= MOST_DIGITS else None
 
 
 def _boolean(cells: pa.StringArray) -> pa.Array:
@@ -168,7 +169,7 @@ def _jsonb(cells: pa.StringArray) -> pa.Array:
     return pc.binary_join_element_wise(pa.scalar(b"\x01"), cells.cast(pa.binary()), pa.scalar(b""))
 
 
-_CASTS: dict[str, Cast] = {
+CASTS: dict[str, Cast] = {
     "int2": _to(pa.int16()),
     "int4": _to(pa.int32()),
     "int8": _to(pa.int64()),
@@ -181,7 +182,7 @@ _CASTS: dict[str, Cast] = {
     "time": _time,
     "timestamp": _to(pa.timestamp("us")),
     "timestamptz": _zoned,
-    "json": _same,
+    "json": same,
     "jsonb": _jsonb,
 }
 """By `pg_type.typname`, of types that `proof` has a pattern for."""

@@ -20,13 +20,13 @@ from psycopg import sql
 
 from engine.backups.archive import Archive
 from engine.backups.differences import compare
+from engine.backups.load import load
 from engine.backups.manifest import BackedEntity, Manifest, Proof, columns_of
 from engine.backups.rows import count_stored, counted
 from engine.backups.staging import stage, staged_table
 from engine.backups.work import Work
 from engine.catalog import Catalog, Entity
 from engine.catalog.definitions import require_same
-from engine.db.copy import write_copy
 from engine.db.platform import Connection, one_row
 from engine.errors import Aborted, DataLoss, FailedPrecondition
 from engine.faults import fault
@@ -290,10 +290,11 @@ class RestoreTransaction:
         staged: dict[str, Temp] = {}
         done = 0
         for number, found in enumerate(fits):
-            columns = joined(sql.Identifier(p.new.column) for p in found.pairs)
+            names = [p.new.column for p in found.pairs]
             if found.straight:
-                self._copy(connection, found, columns, done)
+                load(self._work, connection, self._archive, found.backed, found.live.qualified, names, done=done)
             else:
+                columns = joined(map(sql.Identifier, names))
                 table = staged[found.backed.entity] = Temp(f"restored_{number}")
                 stage(self._work, connection, self._archive, found.backed, table)
                 connection.execute(
@@ -303,14 +304,6 @@ class RestoreTransaction:
                 )
             done += found.backed.rows
         return staged
-
-    def _copy(self, connection: Connection, found: Fit, columns: sql.Composed, done: int) -> None:
-        statement = sql.SQL("COPY {} ({}) FROM STDIN").format(found.live.qualified, columns)
-        with connection.cursor() as cursor, cursor.copy(statement) as copy:
-            for block in self._archive.rows(found.backed, self._work.check):
-                write_copy(copy, block)
-                done += block.count(b"\n")
-                self._work.progress(rows=done)
 
     def _sequences(self, connection: Connection, found: Fit) -> dict[str, int]:
         """Sequences to the greater of what they have reached, what they had reached in the backup, and its rows."""
