@@ -215,8 +215,8 @@ class Comparing:
             sums.added(lines)
         change.sha256 = stream.end()
         stream = self._writer.stream(f"{number}.gone")
-        for line in encoded_positions(gone):
-            stream.write(line)
+        for some in encoded_positions(gone):
+            stream.write(some)
         change.gone_sha256 = stream.end()
         change.added, change.gone = sums.sums()
 

@@ -99,29 +99,33 @@ class StreamWriter:
     def __init__(self, writer: SegmentWriter, name: str) -> None:
         self._writer = writer
         self._name = name
-        self._block = bytearray()
+        self._waiting: list[bytes | memoryview] = []
+        self._size = 0
         self._digest = hashlib.sha256()
         self.bytes = 0
 
     def write(self, data: bytes) -> None:
+        """Best some KB or more at once: what is given is kept as it is until its block is full."""
         self._digest.update(data)
         self.bytes += len(data)
-        view = memoryview(data)
-        while len(self._block) + len(view) >= BLOCK_BYTES:
-            room = BLOCK_BYTES - len(self._block)
-            self._block += view[:room]
-            view = view[room:]
+        left: bytes | memoryview = data
+        while self._size + len(left) >= BLOCK_BYTES:
+            room = BLOCK_BYTES - self._size
+            self._waiting.append(memoryview(left)[:room])
+            left = memoryview(left)[room:]
             self._cut()
-        self._block += view
+        self._waiting.append(left)
+        self._size += len(left)
 
     def end(self) -> str:
         """The SHA-256 of the whole, in hexadecimal; its last block is on its way."""
-        if self._block:
+        if self._size:
             self._cut()
         return self._digest.hexdigest()
 
     def _cut(self) -> None:
-        block, self._block = bytes(self._block), bytearray()
+        block = b"".join(self._waiting)
+        self._waiting, self._size = [], 0
         self._writer.put(self._name, block)
 
 

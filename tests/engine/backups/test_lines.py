@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.backups.known import Known
-from engine.backups.lines import encoded_positions, numbered_lines, positions_of, without
+from engine.backups.lines import AT_ONCE, encoded_positions, numbered_lines, positions_of, without
 from engine.errors import DataLoss
 
 LINES = st.lists(st.binary(max_size=6).map(lambda b: b.replace(b"\n", b"").replace(b"\r", b"") + b"\n"), max_size=40)
@@ -28,6 +28,13 @@ def test_lines_without_some_are_the_others_however_the_stream_is_cut(lines: list
     assert b"".join(without(blocks, iter(gone))) == b"".join(kept)
     with pytest.raises(DataLoss, match="is said to be gone"):
         list(without(blocks, iter([*gone, len(lines)])))
+
+
+def test_positions_come_back_across_what_is_written_at_once() -> None:
+    for count in (AT_ONCE - 1, AT_ONCE, 2 * AT_ONCE + 1):
+        gone = [7 * n + n % 3 for n in range(count)]
+        assert b"".join(encoded_positions(gone)).count(b"\n") == count
+        assert list(positions_of(encoded_positions(gone))) == gone
 
 
 @pytest.mark.parametrize("stream", [b"0\n", b"1\n0\n", b"-1\n", b"x\n", b"\n", b"1", b"1" * 30 + b"\n"])
