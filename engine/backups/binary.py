@@ -66,7 +66,7 @@ class Turn:
         if not self._over:
             try:
                 return self._turned(piece)
-            except pa.ArrowInvalid:
+            except ValueError:  # as ArrowInvalid is one, and what unhexlify raises
                 self._over = True
         return None
 
@@ -105,7 +105,8 @@ def pieces_of(blocks: Iterable[bytes]) -> Iterator[bytes]:
     for block in blocks:
         at = 0
         while at < len(block):
-            end = block.rfind(b"\n", at, at + PIECE) + 1 or block.find(b"\n", at + PIECE) + 1 or len(block)
+            room = PIECE if len(begun) + PIECE <= LONGEST else 0  # a long row that was begun comes alone
+            end = block.rfind(b"\n", at, at + room) + 1 or block.find(b"\n", at + room) + 1 or len(block)
             piece, at = begun + block[at:end], end
             if piece.endswith(b"\n") or len(piece) > LONGEST:
                 yield piece

@@ -17,7 +17,7 @@ from engine.backups.cut import Seen, candidate, heaps_of, since
 from engine.backups.known import Known, passes_for
 from engine.backups.lines import encoded_positions, numbered_lines
 from engine.backups.manifest import BackedEntity, Delta, Proof, columns_of
-from engine.backups.rows import Sums, count_stored, counted, key_places, lines_of
+from engine.backups.rows import Sums, count_stored, counted, key_positions, lines_of
 from engine.backups.segments import SegmentWriter
 from engine.backups.staging import make_table
 from engine.backups.work import Work
@@ -118,7 +118,7 @@ class Comparing:
         change = Change(Proof.CANDIDATES, _sums_of(before))
         if not candidates:
             return change if rows == before.rows else None
-        key = key_places(entity)
+        key = key_positions(entity)
         if not key or candidates > min(MOST_CANDIDATES, before.rows // 10 + 100):
             return None
         of_line = _key_reader(key)

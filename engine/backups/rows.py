@@ -1,24 +1,25 @@
-"""The rows of a table as a backup reads them: each with its place, and all of them counted, with fingerprints."""
+"""The rows of a table as a backup reads them: each with a mark, and all of them counted, with their fingerprints."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from psycopg import sql
 
-from engine.backups.manifest import Column, columns_of
+from engine.backups.manifest import BackedEntity, Column, columns_of
 from engine.catalog import Entity
 from engine.db.platform import Connection, one_row
+from engine.errors import DataLoss
 from engine.imports.fingerprints import whole_fingerprint
 from engine.imports.sqltext import listed
 
-PLACE = slice(3, 19)
-"""Of a line of `copy_of`: the hexadecimal digits that stand for the row's place, behind the two backslashes and the x
-of COPY's bytea."""
+MARK = slice(3, 19)
+"""Of a line of `copy_of`: the hexadecimal digits of the row's mark, behind the two backslashes and the x of COPY's
+bytea."""
 ROW = 20
-"""Of a line: where the row itself begins, behind the place and a TAB."""
+"""Of a line: where the row itself begins, behind the mark and a TAB."""
 
 _PLACE = sql.SQL("hashtidextended(r.ctid, r.tableoid::bigint)")
 """Where in which table a row version stands. While a lock keeps the table from being rewritten, that is which version
@@ -45,14 +46,29 @@ class Counted:
     places: int
 
 
-def copy_of(entity: Entity) -> sql.Composed:
-    """Rows as they lie in the table, each behind its place: `int8send` gives that as bytes of a text of one length."""
-    return sql.SQL("COPY (SELECT int8send({}), {} FROM {} r) TO STDOUT").format(
-        _PLACE, listed("r", [field.column for field in entity.stored]), entity.relation
+@dataclass(frozen=True)
+class Streamed:
+    """An entity's rows as the first reading found them; their fingerprint is still to be counted."""
+
+    backed: BackedEntity
+    by_place: bool
+    """Whether their marks are the places where they stood, else their fingerprints."""
+    marks: int
+    """The sum of the marks."""
+
+
+def copy_of(entity: Entity, seed: int, *, by_place: bool) -> sql.Composed:
+    """Rows as they lie in the table, each behind a mark that the second reading sums too: the place where it stands, or
+    its fingerprint. `int8send` gives either as bytes, whose text has one length."""
+    names = listed("r", [field.column for field in entity.stored])
+    if by_place:
+        return sql.SQL("COPY (SELECT int8send({}), {} FROM {} r) TO STDOUT").format(_PLACE, names, entity.relation)
+    return sql.SQL("COPY (SELECT int8send({}), {} FROM {} r, LATERAL (SELECT {}) t) TO STDOUT").format(
+        whole_fingerprint("t", seed), names, entity.relation, _printed(columns_of(entity))
     )
 
 
-def key_places(entity: Entity) -> list[int]:
+def key_positions(entity: Entity) -> list[int]:
     """Places of the key's columns in a line; empty without a key, and where a generated column, which is in no line, is
     one of them."""
     names = [field.column for field in entity.stored]
@@ -60,7 +76,7 @@ def key_places(entity: Entity) -> list[int]:
 
 
 def lines_of(entity: Entity, condition: sql.Composable | None = None) -> sql.Composed:
-    """The same rows without their places; of those that meet the condition on `r`."""
+    """The same rows without marks; of those that meet the condition on `r`."""
     names = [field.column for field in entity.stored]
     return sql.SQL("COPY (SELECT {} FROM {} r{}) TO STDOUT").format(
         listed("r", names), entity.relation, sql.SQL(" WHERE ") + condition if condition is not None else sql.SQL("")
@@ -108,3 +124,25 @@ def _printed(columns: Iterable[Column]) -> sql.Composed:
         for c in columns
         for column in [sql.SQL("r.{}").format(sql.Identifier(c.name))]
     )
+
+
+def proven(streams: Sequence[Streamed], counts: Sequence[Counted]) -> list[BackedEntity]:
+    """The entities with the fingerprints of their rows, if those are the ones that were counted: as many, with the same
+    marks.
+
+    Raises:
+        DataLoss: BACKUP_INCOMPLETE.
+    """
+    found = []
+    for stream, second in zip(streams, counts, strict=True):
+        backed = stream.backed
+        marks = second.places if stream.by_place else second.fingerprint
+        if (backed.rows, stream.marks) != (second.rows, marks):
+            raise DataLoss(
+                f"{backed.entity}: found {backed.rows} rows in the stream, {second.rows} in the snapshot, with"
+                f" {'the same' if stream.marks == marks else 'other'} marks",
+                reason="BACKUP_INCOMPLETE",
+                metadata={"entity": backed.entity},
+            )
+        found.append(replace(backed, fingerprint=second.fingerprint))
+    return found

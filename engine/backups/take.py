@@ -20,10 +20,11 @@ from engine.backups.archive import Archive
 from engine.backups.covered import database_of, entities_of, not_covered, sequences_of
 from engine.backups.cut import Seen, durable, heaps_of, seen
 from engine.backups.increment import Comparing, NoIncrement
+from engine.backups.labels import same_labels
 from engine.backups.manifest import SETTINGS, BackedEntity, Cut, Delta, Manifest, Parent, columns_of, references_of
 from engine.backups.model import SAFETY, Asked, BackupType
 from engine.backups.repository import Repository
-from engine.backups.rows import PLACE, ROW, Counted, Sums, copy_of, count_read, read_by_no_index
+from engine.backups.rows import MARK, ROW, Counted, Streamed, Sums, copy_of, count_read, proven, read_by_no_index
 from engine.backups.segments import SegmentWriter
 from engine.backups.work import Work
 from engine.catalog import Catalog, Entity
@@ -67,7 +68,8 @@ def take(
     with work.platform("backup", autocommit=True, **PATIENT) as connection:
         entities = entities_of(read_catalog(connection), asked.entities)
         apart = sum(entity.size_bytes for entity in entities) >= APART_BYTES
-        read = (taking.side_by_side if apart else taking.one_after_the_other)(connection, read_catalog, entities)
+        with same_labels(connection, entities):
+            read = (taking.side_by_side if apart else taking.one_after_the_other)(connection, read_catalog, entities)
     return taking.publish(read)
 
 
@@ -90,7 +92,7 @@ def take_increment(
     taking = _Taking(work, repository, asked, settings, clock, parent.manifest.seed)
     with work.platform("backup", autocommit=True, **PATIENT) as connection:
         entities = entities_of(read_catalog(connection), asked.entities)
-        with one_moment(connection):
+        with same_labels(connection, entities), one_moment(connection):
             lock_shared(connection, entities)
             catalog = require_unchanged(read_catalog(connection), entities)
             read = taking.since(connection, catalog, entities, parent, by_content=by_content)
@@ -118,7 +120,7 @@ def take_held(
     taking = _Taking(work, repository, asked, settings, clock, seed)
     entities = entities_of(catalog, asked.entities)
     # a savepoint: what is set for it is as before afterwards
-    with connection.transaction(force_rollback=True):
+    with same_labels(connection, entities), connection.transaction(force_rollback=True):
         if parent is None:
             read = taking.under_locks(connection, catalog, entities)
         else:
@@ -137,15 +139,6 @@ class _Read:
     settings: dict[str, Any]
     writer: SegmentWriter
     cut: Cut | None = None
-
-
-@dataclass(frozen=True)
-class _Stream:
-    """An entity's rows as they were read; their fingerprint is still to be counted."""
-
-    backed: BackedEntity
-    places: int
-    """The sum of the places where they stood."""
 
 
 @dataclass(frozen=True)
@@ -220,11 +213,12 @@ class _Taking:
             streams, own = self._streams(connection, entities, writer)
             writer.end()
         fault("backups.written")
+        connection.execute("SET LOCAL max_parallel_workers_per_gather TO DEFAULT")  # everybody may be waiting
         counts = []
         for entity in entities:
             self.work.check()
             counts.append(count_read(connection, entity, self.seed))
-        return _Read(snapshot_at, database, lacking, _proven(streams, counts), own, writer)
+        return _Read(snapshot_at, database, lacking, proven(streams, counts), own, writer)
 
     def side_by_side(self, connection: Connection, read_catalog: ReadCatalog, entities: Sequence[Entity]) -> _Read:
         """The second count in a session of its own, of the same snapshot, while the streams are written."""
@@ -255,7 +249,7 @@ class _Taking:
                     counting.cancel_safe(timeout=5)  # else its count would be waited for
                     raise
             fault("backups.written")
-            backed = _proven(streams, counts.result())
+            backed = proven(streams, counts.result())
             cut = self._cut(connection, now)
         return _Read(snapshot_at, database, lacking, backed, own, writer, cut)
 
@@ -300,10 +294,11 @@ class _Taking:
         entities: Sequence[Entity],
         writer: SegmentWriter,
         counts: Future[Any] | None = None,
-    ) -> tuple[list[_Stream], dict[str, Any]]:
+    ) -> tuple[list[Streamed], dict[str, Any]]:
         """Every entity's rows, then our own, on their way; a count beside it that has failed need not be waited for."""
+        connection.execute("SET LOCAL max_parallel_workers_per_gather = 0")  # which would mix the order of the rows
         self.work.stage("BACKUP", rows=sum(entity.estimated_rows for entity in entities))
-        streams: list[_Stream] = []
+        streams: list[Streamed] = []
         done = 0
         for number, entity in enumerate(entities):
             streams.append(self._stream(connection, entity, number, writer, done))
@@ -319,19 +314,23 @@ class _Taking:
             own.write(line)
         return {"rows": len(self.settings), "sha256": own.end()}
 
-    def _stream(self, connection: Connection, entity: Entity, number: int, writer: SegmentWriter, done: int) -> _Stream:
+    def _stream(
+        self, connection: Connection, entity: Entity, number: int, writer: SegmentWriter, done: int
+    ) -> Streamed:
         stream, total, rows = writer.stream(str(number)), 0, 0
-        copy = CopyOut(connection, copy_of(entity))
+        # a row of a table that is no heap may stand nowhere; and what a name prints may change while it stands there
+        by_place = bool(heaps_of(connection, entity))
+        copy = CopyOut(connection, copy_of(entity, self.seed, by_place=by_place))
         for lines in copy:
-            places = array("q", binascii.unhexlify(b"".join([line[PLACE] for line in lines])))
-            places.byteswap()  # the text is big-endian, the machine is not
-            total += sum(places)
+            marks = array("q", binascii.unhexlify(b"".join([line[MARK] for line in lines])))
+            marks.byteswap()  # the text is big-endian, the machine is not
+            total += sum(marks)
             stream.write(b"".join([line[ROW:] for line in lines]))
             rows += len(lines)
             self.work.progress(rows=done + rows)
         if copy.rows != rows:
             raise DataLoss(f"{entity.name}: found {rows} rows, the server sent {copy.rows}", reason="BACKUP_INCOMPLETE")
-        return _Stream(self._backed(connection, entity, Sums(rows, stream.bytes), stream.end()), total)
+        return Streamed(self._backed(connection, entity, Sums(rows, stream.bytes), stream.end()), by_place, total)
 
     def _backed(
         self, connection: Connection, entity: Entity, sums: Sums, sha256: str, delta: Delta | None = None
@@ -375,23 +374,3 @@ def _count(connection: Connection, snapshot: str, entities: Sequence[Entity], se
     # by one process: the stream beside it takes longer, and needs what cores there are
     connection.execute("SET LOCAL max_parallel_workers_per_gather = 0")
     return [count_read(connection, entity, seed) for entity in entities]
-
-
-def _proven(streams: Sequence[_Stream], counts: Sequence[Counted]) -> list[BackedEntity]:
-    """The entities with the fingerprints of their rows, which are those that were counted: as many, in the same places.
-
-    Raises:
-        DataLoss: BACKUP_INCOMPLETE.
-    """
-    proven = []
-    for stream, counted in zip(streams, counts, strict=True):
-        backed = stream.backed
-        if (backed.rows, stream.places) != (counted.rows, counted.places):
-            raise DataLoss(
-                f"{backed.entity}: found {backed.rows} rows in the stream, {counted.rows} in the snapshot, in"
-                f" {'the same' if stream.places == counted.places else 'other'} places",
-                reason="BACKUP_INCOMPLETE",
-                metadata={"entity": backed.entity},
-            )
-        proven.append(replace(backed, fingerprint=counted.fingerprint))
-    return proven

@@ -24,7 +24,8 @@ class Pair:
 
     @property
     def retyped(self) -> bool:
-        return self.old.type != self.new.type
+        """Also where a domain of the same name has another type behind it."""
+        return (self.old.type, self.old.storage_type) != (self.new.type, self.new.storage_type)
 
     def value(self, alias: str) -> sql.Composed:
         """The backup's value, of the relation `alias`, as a value of the column's type now."""
@@ -134,9 +135,11 @@ def _pair(found: Fit, column: Column, name: str, columns: Mapping[str, Field]) -
     new = columns.get(name)
     if new is None or new.generated:
         return column
-    found.pairs.append(Pair(column, new))
-    if column.type != new.type:
-        message = f"{found.live.name}.{new.column}: {column.type} in the backup is read as {new.type}"
+    pair = Pair(column, new)
+    found.pairs.append(pair)
+    if pair.retyped:
+        was, now = (column.type, new.type) if column.type != new.type else (column.storage_type, new.storage_type)
+        message = f"{found.live.name}.{new.column}: {was} in the backup is read as {now}"
         found.differences.append(_notice("COLUMN_RETYPED", message, column=new.column))
     elif column.name != new.column:
         message = f"{found.live.name}.{new.column}: gets the values of {column.name!r} in the backup"

@@ -99,7 +99,7 @@ def test_an_import_whose_backup_is_not_whole_does_not_start(things: World, monke
     def incomplete(*_arguments: object) -> None:
         raise DataLoss("things: found 0 rows", reason="BACKUP_INCOMPLETE")
 
-    monkeypatch.setattr(taking, "_proven", incomplete)
+    monkeypatch.setattr(taking, "proven", incomplete)
     row = things.apply(planned)
 
     assert (row.status, things.reason(row), row.pre_import_backup_id) == ("FAILED", "BACKUP_INCOMPLETE", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from engine.backups import take as taking
 from engine.backups.model import BackupRequest
 from engine.backups.service import Backups
 from engine.db.models import JobRow
-from engine.errors import DataLoss, Unavailable
+from engine.errors import DataLoss, DataOpsError, Unavailable
 from engine.jobs.registry import handlers
 from engine.jobs.service import retry_job
 from tests.engine.backups.bench import folders, names, take_directly
@@ -33,8 +34,8 @@ def broken(monkeypatch: pytest.MonkeyPatch, change: str) -> None:
     """Makes the COPY give something else than the table holds."""
     copy = rows.copy_of
 
-    def other(*arguments: Any) -> sql.Composed:
-        text = copy(*arguments).as_string().replace("COPY (", "").replace(") TO STDOUT", "")
+    def other(*arguments: Any, **options: Any) -> sql.Composed:
+        text = copy(*arguments, **options).as_string().replace("COPY (", "").replace(") TO STDOUT", "")
         return sql.SQL("COPY ({}) TO STDOUT").format(sql.SQL(change.format(text)))
 
     monkeypatch.setattr(taking, "copy_of", other)
@@ -49,12 +50,13 @@ LOSSES = {
 
 
 @pytest.mark.parametrize("apart", [0, 1 << 40], ids=["two sessions", "one session"])
+@pytest.mark.parametrize("column", ["text", "regtype"], ids=["by place", "by fingerprint"])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_stream_that_is_not_the_table_is_no_backup(
-    loss: str, apart: int, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
+    loss: str, column: str, apart: int, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(taking, "APART_BYTES", apart)
-    world = fresh(THINGS)
+    world = fresh(f"{THINGS}; ALTER TABLE public.things ADD x {column}")
     before = set(world.resources.repository.artifact_ids())
     broken(monkeypatch, LOSSES[loss])
     with pytest.raises(DataLoss) as caught:
@@ -124,3 +126,73 @@ def test_an_index_that_lacks_rows_loses_none(made: Callable[..., World]) -> None
 
     archive = take_directly(world, "t")
     assert archive.manifest.entities[0].rows == 1000
+
+
+def test_rows_come_in_their_own_order_from_a_database_that_loves_to_read_in_parallel(fresh: Fresh) -> None:
+    world = fresh("CREATE TABLE public.t (id int); INSERT INTO public.t SELECT generate_series(1, 50000)")
+    (name,) = world.sql("SELECT current_database()")[0]
+    for setting in ("parallel_tuple_cost", "parallel_setup_cost", "min_parallel_table_scan_size"):
+        world.sql(f"ALTER DATABASE {name} SET {setting} = 0")
+    archive = take_directly(world, "t")
+
+    (entity,) = archive.manifest.entities
+    assert b"".join(archive.rows(entity)) == b"".join(b"%d\n" % n for n in range(1, 50001))
+
+
+RENAMED = {
+    "a label": (
+        "CREATE TYPE public.mood AS ENUM ('sad', 'ok'); CREATE DOMAIN public.felt AS public.mood;"
+        "CREATE TABLE public.t (id int, m public.felt);"
+        "INSERT INTO public.t SELECT g, 'ok' FROM generate_series(1, 50) g",
+        "ALTER TYPE public.mood RENAME VALUE 'ok' TO 'fine'",
+        "CATALOG_MOVED",
+    ),
+    "a label, and back": (
+        "CREATE TYPE public.mood AS ENUM ('sad', 'ok'); CREATE TABLE public.t (id int, m public.mood);"
+        "INSERT INTO public.t SELECT g, 'ok' FROM generate_series(1, 50) g",
+        "ALTER TYPE public.mood RENAME VALUE 'ok' TO 'fine'; ALTER TYPE public.mood RENAME VALUE 'fine' TO 'ok'",
+        "CATALOG_MOVED",
+    ),
+    "what a column names": (
+        "CREATE TABLE public.other (); CREATE TABLE public.t (id int, m regclass);"
+        "INSERT INTO public.t SELECT g, 'public.other' FROM generate_series(1, 50) g",
+        "ALTER TABLE public.other RENAME TO another",
+        "BACKUP_INCOMPLETE",
+    ),
+    "a foreign partition, by whoever makes its rows": (
+        "CREATE EXTENSION file_fdw; CREATE SERVER files FOREIGN DATA WRAPPER file_fdw;"
+        "CREATE TABLE public.t (id int, m text) PARTITION BY LIST (id);"
+        "CREATE FOREIGN TABLE public.p PARTITION OF public.t FOR VALUES IN (1) SERVER files"
+        " OPTIONS (program 'date +1,%N', format 'csv')",
+        "SELECT 1",
+        "BACKUP_INCOMPLETE",
+    ),
+}
+
+
+@pytest.mark.parametrize("apart", [0, 1 << 40], ids=["two sessions", "one session"])
+@pytest.mark.parametrize("what", RENAMED)
+def test_rows_that_are_printed_in_two_ways_are_no_backup(
+    what: str, apart: int, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a label's name nor that of a table is part of a snapshot."""
+    schema, change, reason = RENAMED[what]
+    world = fresh(schema)
+    monkeypatch.setattr(taking, "APART_BYTES", apart)
+    stream, count, streamed = taking._Taking._stream, rows.count_read, threading.Event()
+
+    def then_change(*arguments: Any) -> Any:
+        done = stream(*arguments)
+        world.sql(change)
+        streamed.set()
+        return done
+
+    def afterwards(*arguments: Any) -> Any:
+        assert streamed.wait(20)
+        return count(*arguments)
+
+    monkeypatch.setattr(taking._Taking, "_stream", then_change)
+    monkeypatch.setattr(taking, "count_read", afterwards)
+    with pytest.raises(DataOpsError) as caught:
+        take_directly(world, "t")
+    assert caught.value.reason == reason

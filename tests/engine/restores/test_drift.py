@@ -231,3 +231,30 @@ def test_columns_in_another_order(made):
     restore(world, backup)
 
     assert world.sql("SELECT id, name, n FROM public.things ORDER BY id") == [(1, "a", 1), (2, "b", None), (3, "c", 3)]
+
+
+@pytest.mark.parametrize(
+    ("first", "value", "then", "reason"),
+    [
+        ("text", "8a6e0804-2bd0-4672-b79d-d97027f9071a", "uuid", ""),
+        ("timestamp", "2024-01-01 00:00:00", "text", ""),
+        ("text", "abc", "uuid", "SCHEMA_INCOMPATIBLE"),
+    ],
+)
+def test_a_domain_that_was_made_anew_over_another_type(made, first, value, then, reason):
+    """Its name says that nothing has changed."""
+    world = made(
+        f"CREATE DOMAIN public.d AS {first}; CREATE TABLE public.t (id int PRIMARY KEY, v public.d);"
+        f"INSERT INTO public.t SELECT g, '{value}' FROM generate_series(1, 3) g"
+    )
+    backup = back_up(world, "t")
+    world.sql("DROP TABLE public.t; DROP DOMAIN public.d")
+    world.sql(f"CREATE DOMAIN public.d AS {then}; CREATE TABLE public.t (id int PRIMARY KEY, v public.d)")
+    row = plan(world, backup, "t")
+    if reason:
+        assert (row.status, row.error["reason"]) == ("FAILED", reason)
+        return
+
+    assert codes(row, "t") == ["COLUMN_RETYPED"]
+    assert confirm(world, row).status == "COMPLETED"
+    assert [(id_, str(v)) for id_, v in world.sql("TABLE public.t")] == [(n, value) for n in (1, 2, 3)]
