@@ -71,6 +71,7 @@ class Bench:
         with self._timed(f"import_{base}", ours=False):
             self._psql(dsn, f"\\copy public.users ({_COLUMNS}) from '{self.file}' csv header")
         if base == "filled":
+            self._settle(dsn)
             out = self.folder / "reference"
             with self._timed("export_csv", ours=False):
                 self._psql(dsn, f"\\copy (select {_COLUMNS} from public.users) to '{out}' csv header")
@@ -102,13 +103,14 @@ class Bench:
                 forget_peak(part.pid)
             self._import(client, base)
             if base == "filled":
-                self._back_up_and_restore(client)
-                self._increments(client, dsn)
+                self._settle(dsn)
                 for name, file_format in (("csv", common_pb2.FILE_FORMAT_CSV), ("json", common_pb2.FILE_FORMAT_JSON)):
                     out = self.folder / f"ours.{name}"
                     with self._timed(f"export_{name}", ours=True):
                         client.export_to(out, ["users"], file_format=file_format)
                     out.unlink()
+                self._back_up_and_restore(client)
+                self._increments(client, dsn)
             for part in stack.programs:
                 self.results.note_peak(part.name, peak_megabytes(part.pid))
 
@@ -165,6 +167,10 @@ class Bench:
             raise RuntimeError("a full backup was made where an increment was measured")
         self.results.note("increment_size", full.file_size_bytes / 1e6, ours=False)
         self.results.note("increment_size", changed.file_size_bytes / 1e6, ours=True)
+
+    def _settle(self, dsn: str) -> None:
+        """The table as autovacuum leaves it: who reads rows for the first time writes to their pages."""
+        self._psql(dsn, "VACUUM (ANALYZE) public.users")
 
     def _checkpoint(self) -> None:
         with self.postgres.connect() as connection:
