@@ -130,7 +130,12 @@ class Worker:
     def __init__(self, resources: Resources, handlers: Handlers, duties: Sequence[Duty], owner: str) -> None:
         self._settings = resources.settings
         self._runner = Runner(resources, handlers, owner)
-        self._slot = Slot(self._runner, resources.bell, look_seconds=self._settings.look_seconds)
+        self._slot = Slot(
+            self._runner,
+            resources.bell,
+            look_seconds=self._settings.look_seconds,
+            after_job=resources.artifacts.vault.buffers.let_go,
+        )
         self._housekeeping = Housekeeping(resources, duties, owner)
         firing, every = Duty("schedules", Scheduler(resources).fire), self._settings.schedule_seconds
         self._scheduler = Housekeeping(resources, [firing], owner, lease=SCHEDULER, every=every)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import structlog
 from sqlalchemy.exc import DBAPIError
@@ -22,8 +23,14 @@ log = structlog.get_logger(__name__)
 class Slot:
     """Safe on any thread. `stop` interrupts what runs; `wait_idle` tells when it has been rolled back and released."""
 
-    def __init__(self, runner: Runner, bell: Doorbell, *, look_seconds: float) -> None:
+    def __init__(
+        self, runner: Runner, bell: Doorbell, *, look_seconds: float, after_job: Callable[[], None] = lambda: None
+    ) -> None:
+        """Args:
+        after_job: lets go of what only a job needs.
+        """
         self._runner = runner
+        self._after_job = after_job
         self._bell = bell
         self._every = look_seconds
         self._busy = threading.Lock()
@@ -65,6 +72,7 @@ class Slot:
     def _work_and_free(self) -> None:
         try:
             while not self._stopping.is_set() and self._runner.run_next():
+                self._after_job()
                 give_back()
         except (DBAPIError, PoolTimeout) as error:
             log.warning("look_failed", error=type(error).__name__)

@@ -17,6 +17,7 @@ class Jobs:
         self.running = 0
         self.most = 0
         self.rings = 0
+        self.let_go = 0
         self.go = threading.Event()
         self.stopped = threading.Event()
 
@@ -34,13 +35,16 @@ class Jobs:
     def ring(self) -> None:
         self.rings += 1
 
+    def after(self) -> None:
+        self.let_go += 1
+
     def stop(self) -> None:
         self.stopped.set()
 
 
 def make(count: int) -> tuple[Jobs, Slot]:
     jobs = Jobs(count)
-    return jobs, Slot(cast(Any, jobs), cast(Any, jobs), look_seconds=0.01)
+    return jobs, Slot(cast(Any, jobs), cast(Any, jobs), look_seconds=0.01, after_job=jobs.after)
 
 
 def test_look_and_ring_share_one_slot_and_the_ring_is_passed_on_once() -> None:
@@ -57,7 +61,7 @@ def test_look_and_ring_share_one_slot_and_the_ring_is_passed_on_once() -> None:
     slot.stop()
 
     assert slot.wait_idle(30)
-    assert (jobs.most, jobs.rings) == (1, 1)
+    assert (jobs.most, jobs.rings, jobs.let_go) == (1, 1, 3)
 
 
 def test_a_stop_ends_the_job_and_takes_no_other() -> None:
