@@ -191,7 +191,8 @@ class _Taking:
             backed: list[BackedEntity] = []
             for number, entity in enumerate(entities):
                 change = comparing.changed(entity, number)
-                backed.append(self._backed(connection, entity, change.now, change.sha256, change.delta))
+                heaps = heaps_of(connection, entity)
+                backed.append(self._backed(connection, entity, change.now, change.sha256, heaps, change.delta))
                 self.work.progress(rows=sum(e.rows for e in backed))
             own = self._own(writer)
             writer.end()
@@ -319,8 +320,8 @@ class _Taking:
     ) -> Streamed:
         stream, total, rows = writer.stream(str(number)), 0, 0
         # a row of a table that is no heap may stand nowhere; and what a name prints may change while it stands there
-        by_place = bool(heaps_of(connection, entity))
-        copy = CopyOut(connection, copy_of(entity, self.seed, by_place=by_place))
+        heaps = heaps_of(connection, entity)
+        copy = CopyOut(connection, copy_of(entity, self.seed, by_place=bool(heaps)))
         for lines in copy:
             marks = array("q", binascii.unhexlify(b"".join([line[MARK] for line in lines])))
             marks.byteswap()  # the text is big-endian, the machine is not
@@ -330,10 +331,17 @@ class _Taking:
             self.work.progress(rows=done + rows)
         if copy.rows != rows:
             raise DataLoss(f"{entity.name}: found {rows} rows, the server sent {copy.rows}", reason="BACKUP_INCOMPLETE")
-        return Streamed(self._backed(connection, entity, Sums(rows, stream.bytes), stream.end()), by_place, total)
+        backed = self._backed(connection, entity, Sums(rows, stream.bytes), stream.end(), heaps)
+        return Streamed(backed, bool(heaps), total)
 
     def _backed(
-        self, connection: Connection, entity: Entity, sums: Sums, sha256: str, delta: Delta | None = None
+        self,
+        connection: Connection,
+        entity: Entity,
+        sums: Sums,
+        sha256: str,
+        heaps: tuple[tuple[int, ...], ...],
+        delta: Delta | None = None,
     ) -> BackedEntity:
         return BackedEntity(
             entity=entity.name,
@@ -348,7 +356,7 @@ class _Taking:
             fingerprint=sums.fingerprint,
             sequences=tuple(sequences_of(connection, entity)),
             references=references_of(entity),
-            heaps=() if self.asked.trigger in SAFETY else heaps_of(connection, entity),
+            heaps=() if self.asked.trigger in SAFETY else heaps,
             delta=delta,
         )
 
