@@ -12,7 +12,6 @@ from engine.backups.manifest import BackedEntity, Column, columns_of
 from engine.catalog import Entity
 from engine.db.platform import Connection, one_row
 from engine.errors import DataLoss
-from engine.imports.fingerprints import whole_fingerprint
 from engine.imports.sqltext import listed
 
 MARK = slice(3, 19)
@@ -25,7 +24,15 @@ _PLACE = sql.SQL("hashtidextended(r.ctid, r.tableoid::bigint)")
 """Where in which table a row version stands. While a lock keeps the table from being rewritten, that is which version
 it is, for who sees the same snapshot. Of 1,000,000 users it costs 0.1 s, where their fingerprints cost 1.5 s."""
 
-_TIMESTAMP = re.compile(r"timestamp(?:\(\d\))? with(out)? time zone")
+_HASHES = (
+    (re.compile(r"text|character varying(\(\d+\))?"), 'hashtextextended({} COLLATE "C", {})'),
+    (re.compile(r"uuid"), "uuid_hash_extended({}, {})"),
+    (re.compile(r"smallint|integer|bigint"), "hashint8extended({}, {})"),
+    (re.compile(r"timestamp(\(\d\))? without time zone"), "timestamp_hash_extended({}, {})"),
+    (re.compile(r"timestamp(\(\d\))? with time zone"), "timestamptz_hash_extended({}, {})"),
+)
+"""Types whose own hash tells any two values apart that differ at all, unlike that of numeric (1.0 and 1.00), of floats
+(0 and -0) or of jsonb, and is the same in every database, unlike that of an enum."""
 
 
 @dataclass
@@ -63,8 +70,8 @@ def copy_of(entity: Entity, seed: int, *, by_place: bool) -> sql.Composed:
     names = listed("r", [field.column for field in entity.stored])
     if by_place:
         return sql.SQL("COPY (SELECT int8send({}), {} FROM {} r) TO STDOUT").format(_PLACE, names, entity.relation)
-    return sql.SQL("COPY (SELECT int8send({}), {} FROM {} r, LATERAL (SELECT {}) t) TO STDOUT").format(
-        whole_fingerprint("t", seed), names, entity.relation, _printed(columns_of(entity))
+    return sql.SQL("COPY (SELECT int8send({}), {} FROM {} r) TO STDOUT").format(
+        fingerprint_of(columns_of(entity), seed), names, entity.relation
     )
 
 
@@ -87,9 +94,7 @@ def counted(connection: Connection, relation: sql.Composable, columns: Iterable[
     """The number of rows of `relation`, and the sum of the fingerprints of these columns."""
     rows, total = one_row(
         connection,
-        sql.SQL("SELECT count(*), coalesce(sum({}), 0) FROM (SELECT {} FROM {} r) t").format(
-            whole_fingerprint("t", seed), _printed(columns), relation
-        ),
+        sql.SQL("SELECT count(*), coalesce(sum({}), 0) FROM {} r").format(fingerprint_of(columns, seed), relation),
     )
     return int(rows), int(total)
 
@@ -101,9 +106,9 @@ def count_stored(connection: Connection, entity: Entity, seed: int) -> tuple[int
 
 def count_read(connection: Connection, entity: Entity, seed: int) -> Counted:
     """The same, and the sum of the rows' places, for who has read them by `copy_of`."""
-    query = sql.SQL(
-        "SELECT count(*), coalesce(sum({}), 0), coalesce(sum({}), 0) FROM {} r, LATERAL (SELECT {}) t"
-    ).format(whole_fingerprint("t", seed), _PLACE, entity.relation, _printed(columns_of(entity)))
+    query = sql.SQL("SELECT count(*), coalesce(sum({}), 0), coalesce(sum({}), 0) FROM {} r").format(
+        fingerprint_of(columns_of(entity), seed), _PLACE, entity.relation
+    )
     return Counted(*map(int, one_row(connection, query)))
 
 
@@ -114,16 +119,27 @@ def read_by_no_index(connection: Connection) -> None:
         connection.execute(sql.SQL("SET LOCAL {} = {}").format(sql.Identifier(f"enable_{plan}"), sql.SQL(value)))
 
 
-def _printed(columns: Iterable[Column]) -> sql.Composed:
-    """What a fingerprint's text has of each column of `r`: of a timestamp the bytes that would be sent of it. Two that
-    are written as dates are 0.35 s of 1.85 s for 1,000,000 users."""
-    return sql.SQL(", ").join(
-        sql.SQL("timestamp{}_send({})").format(sql.SQL("" if found[1] else "tz"), column)
-        if (found := _TIMESTAMP.fullmatch(c.storage_type))
-        else column
-        for c in columns
-        for column in [sql.SQL("r.{}").format(sql.Identifier(c.name))]
+def fingerprint_of(columns: Iterable[Column], seed: int) -> sql.Composed:
+    """The fingerprint, a bigint, of these columns of the row `r`: the hash of all their hashes.
+
+    Each column has a seed of its own, which stands for NULL too, so that no value can be taken for another's. Of
+    1,000,000 users it takes 0.9 s; a hash of the whole row's text took 1.8 s.
+    """
+    hashes = [_hash_of(column, (seed + place) % (1 << 63)) for place, column in enumerate(columns)]
+    return sql.SQL("hashint8extended({}, {})").format(
+        sql.SQL(" # ").join(hashes) if hashes else sql.Literal(0), sql.Literal(seed)
     )
+
+
+def _hash_of(column: Column, seed: int) -> sql.Composed:
+    value, own = sql.SQL("r.{}").format(sql.Identifier(column.name)), sql.Literal(seed)
+    for types, function in _HASHES:
+        if types.fullmatch(column.storage_type):
+            return sql.SQL("coalesce({}, {})").format(sql.SQL(function).format(value, own), own)
+    # what the type's output function gives: see `engine.exports.values.output_text`
+    return sql.SQL(
+        'CASE WHEN num_nulls({0}) = 0 THEN hashtextextended(concat({0}) COLLATE "C", {1}) ELSE {1} END'
+    ).format(value, own)
 
 
 def proven(streams: Sequence[Streamed], counts: Sequence[Counted]) -> list[BackedEntity]:

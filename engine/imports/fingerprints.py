@@ -25,9 +25,3 @@ def fingerprint(alias: str, columns: Iterable[str], seed: int) -> sql.Composed:
     return sql.SQL('(SELECT hashtextextended((f.*)::text COLLATE "C", {}) FROM (SELECT {}) f)').format(
         sql.Literal(seed), listed
     )
-
-
-def whole_fingerprint(alias: str, seed: int) -> sql.Composed:
-    """The same of all columns of `alias`, which must be a subquery that lists them: half the time, as
-    PostgreSQL makes no second row of it."""
-    return sql.SQL('hashtextextended(({}.*)::text COLLATE "C", {})').format(sql.SQL(alias), sql.Literal(seed))
