@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import time
 from collections.abc import Iterator
 
 import psycopg
@@ -13,6 +14,10 @@ from engine.db.platform import Connection
 
 GATHER = 256 << 10
 """Bytes of rows that are handed on together."""
+
+PILE_SECONDS = 0.0005
+"""For so long more rows pile up once some have come. The server sends 8 KiB at a time: to be woken for each of them
+took 0.56 s of our CPU and 1.20 s of the server's for 500,000 rows of 137 MB, where it takes 0.35 and 0.96 s so."""
 
 
 class CopyOut:
@@ -58,7 +63,7 @@ def _rows(pgconn: pq.abc.PGconn) -> Iterator[list[bytes]]:
     while True:
         length, row = pgconn.get_copy_data(1)
         if length > 0:
-            rows.append(bytes(row))
+            rows.append(row.tobytes())
             size += length
             if size >= GATHER:
                 yield rows
@@ -79,7 +84,10 @@ def _flush(pgconn: pq.abc.PGconn) -> None:
 
 
 def _wait_readable(pgconn: pq.abc.PGconn) -> None:
-    select.select([pgconn.socket], [], [], 1.0)
+    socket = [pgconn.socket]
+    if not select.select(socket, [], [], 0)[0]:
+        select.select(socket, [], [], 1.0)
+        time.sleep(PILE_SECONDS)
     pgconn.consume_input()
 
 
