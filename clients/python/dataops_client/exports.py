@@ -115,8 +115,7 @@ class ExportCalls(JobCalls):
             if error.reason == "EXPORT_STATE":  # its job knows why there is no file
                 self.wait(export.job_id)
             raise
-        self.wait(export.job_id)
-        return self.get_export(export.export_id)
+        return self.get_export(export.export_id)  # its footer came after its job had ended
 
     def download_export(
         self, export_id: str, path: Path, *, follow: bool = False, on_bytes: OnBytes = no_bytes
