@@ -10,6 +10,7 @@ given back whenever a stage begins.
 from __future__ import annotations
 
 import ctypes
+import gc
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -41,6 +42,18 @@ def keep_little() -> None:
     _give_back_from(LARGE)
     _set(_M_ARENA_MAX, 2)
     pa.set_memory_pool(pa.system_memory_pool())
+
+
+def collect_seldom() -> None:
+    """Call it once, when the process has all that it serves with: the collector leaves that alone from then on, and
+    looks at what comes and goes after 10,000 new objects instead of 700.
+
+    A thousand watchers of one job are several 100,000 objects that stay. To go through them all every 8 s took the loop
+    0.2 s, so that an event reached the last watcher after 0.31 s (p99 of 130), and a fifth of the server's CPU.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
 
 
 @contextmanager

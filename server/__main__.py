@@ -15,7 +15,7 @@ import signal
 
 import structlog
 
-from engine import telemetry
+from engine import memory, telemetry
 from engine.config import Settings, load_settings
 from engine.errors import DataOpsError
 from engine.resources import open_resources
@@ -53,6 +53,7 @@ async def serve(settings: Settings) -> None:
     try:
         server = await assemble(resources)
         await server.start()
+        memory.collect_seldom()
         health = "" if server.health is None else server.health.address
         if settings.ready_file is not None:
             announce(settings.ready_file, server.address, health)
