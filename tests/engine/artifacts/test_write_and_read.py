@@ -198,6 +198,26 @@ def test_a_following_reader_is_told_when_the_writer_ended_without_closing(bench:
     assert caught.value.reason == "ARTIFACT_INCOMPLETE"
 
 
+def test_a_following_reader_asks_nobody_for_what_is_recorded(bench: Bench) -> None:
+    artifact_id, asked = bench.create(), threading.Event()
+
+    def follow() -> bool:
+        asked.set()
+        return True
+
+    with bench.artifacts.writer(artifact_id) as writer:
+        writer.write_part(b"one ")
+        writer.flush()
+    reader = bench.artifacts.reader(artifact_id, follow=follow)
+
+    assert (b"".join(reader.read(0, 4)), asked.is_set()) == (b"one ", False)
+    with bench.db.transaction() as session:
+        bench.artifacts.discard(session, artifact_id)
+    bench.artifacts.purge(artifact_id)
+    with pytest.raises(NotFound, match="ARTIFACT_GONE"):
+        b"".join(reader.read(0, 4))
+
+
 def test_a_reader_as_file_feeds_arrow_and_fills_every_buffer(bench: Bench) -> None:
     text = b"a,b\n" + b"1,xyz\n" * 400_000
     artifact_id = bench.written(text)
