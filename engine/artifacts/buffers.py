@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import mmap
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from engine.crypto.sealing import MAX_PART_BYTES, sealed_length
 
-BUFFER_BYTES = sealed_length(MAX_PART_BYTES)
+BUFFER_BYTES = -(-(sealed_length(MAX_PART_BYTES) + 1) // 4096) * 4096
+"""One sealed part and a byte more, in whole pages."""
 
 KEPT = 6
 """Buffers kept while nobody uses them (50 MB): those of one writer, and one more."""
@@ -32,6 +35,15 @@ class BufferPool:
             if self._free:
                 return self._free.pop()
         return mmap.mmap(-1, BUFFER_BYTES)
+
+    @contextmanager
+    def borrowed(self) -> Iterator[mmap.mmap]:
+        """A buffer for as long as the context lasts."""
+        buffer = self.take()
+        try:
+            yield buffer
+        finally:
+            self.give_back(buffer)
 
     def let_go(self, but: int = BETWEEN_JOBS) -> None:
         """Hand what nobody uses to the system, but for so many."""

@@ -250,11 +250,8 @@ class ArtifactWriter:
         # The whole's digest after part 0 is that part's own: small artifacts are hashed once.
         digest = state.digest() if state is not None and number == 0 else hashlib.sha256(data).digest()
         begun = self._clock()
-        scratch = self._vault.buffers.take()
-        try:
+        with self._vault.buffers.borrowed() as scratch:
             stored = self._vault.put(PartIdentity(self.artifact_id, self._kind, number), data, scratch)
-        finally:
-            self._vault.buffers.give_back(scratch)
         if before is not None and (failure := before.exception()) is not None:
             self._forget(stored)
             raise failure

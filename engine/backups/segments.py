@@ -79,16 +79,13 @@ class SegmentWriter:
             packer = self._packers.packer = zstandard.ZstdCompressor(compression_params=HOW)
         packed = packer.compress(block)
         name = secrets.token_hex(16)
-        scratch = self._vault.buffers.take()
-        try:
+        with self._vault.buffers.borrowed() as scratch:
             stored = self._vault.put(
                 PartIdentity(self._artifact_id, ArtifactKind.SEGMENT, number),
                 memoryview(packed),
                 scratch,
                 segment_name(self._artifact_id, name),
             )
-        finally:
-            self._vault.buffers.give_back(scratch)
         digest = hashlib.sha256(packed).hexdigest()
         return Segment(stream, name, len(block), len(packed), stored.stored_length, digest), stored.wrapped
 

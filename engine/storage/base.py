@@ -41,8 +41,17 @@ class Storage(Protocol):
             AlreadyExists: OBJECT_EXISTS; what is there stays as it was.
         """
 
-    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
-        """The bytes from `offset` on, at most `length`; fewer, or none, where the object ends before.
+    def get(self, name: str) -> bytes:
+        """All of a small object.
+
+        Raises:
+            NotFound: OBJECT_MISSING.
+        """
+
+    def get_into(self, name: str, room: memoryview) -> int:
+        """Fill `room` from the object's beginning; how many bytes, fewer than there is room where the object ends.
+
+        Quickest into memory that begins at a page, with room for whole blocks of 4 KiB.
 
         Raises:
             NotFound: OBJECT_MISSING.

@@ -26,12 +26,17 @@ class MemoryStorage:
                 raise AlreadyExists(f"object {name!r} exists already", reason="OBJECT_EXISTS")
             self._objects[name] = (copy, self._clock())
 
-    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+    def get(self, name: str) -> bytes:
         with self._lock:
             found = self._objects.get(checked_name(name))
         if found is None:
             raise missing(name)
-        return found[0][offset:] if length is None else found[0][offset : offset + length]
+        return found[0]
+
+    def get_into(self, name: str, room: memoryview) -> int:
+        data = self.get(name)[: len(room)]
+        room[: len(data)] = data
+        return len(data)
 
     def delete(self, name: str) -> None:
         with self._lock:

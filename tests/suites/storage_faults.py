@@ -19,8 +19,13 @@ class WrappedStorage:
     def put(self, name: str, data: bytes | memoryview) -> None:
         self.inner.put(name, data)
 
-    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
-        return self.inner.get(name, offset, length)
+    def get(self, name: str) -> bytes:
+        return self.inner.get(name)
+
+    def get_into(self, name: str, room: memoryview) -> int:
+        data = self.get(name)[: len(room)]
+        room[: len(data)] = data
+        return len(data)
 
     def delete(self, name: str) -> None:
         self.inner.delete(name)
@@ -63,9 +68,9 @@ class FailingStorage(WrappedStorage):
     def put(self, name: str, data: bytes | memoryview) -> None:
         self._around("put", lambda: self.inner.put(name, data))
 
-    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+    def get(self, name: str) -> bytes:
         self._around("get", lambda: None)
-        return self.inner.get(name, offset, length)
+        return self.inner.get(name)
 
     def delete(self, name: str) -> None:
         self._around("delete", lambda: self.inner.delete(name))
@@ -99,6 +104,5 @@ class TamperingStorage(WrappedStorage):
         super().__init__(inner)
         self.change: Callable[[bytes], bytes] = lambda data: data
 
-    def get(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
-        data = self.change(self.inner.get(name))
-        return data[offset:] if length is None else data[offset : offset + length]
+    def get(self, name: str) -> bytes:
+        return self.change(self.inner.get(name))

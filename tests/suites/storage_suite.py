@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -61,20 +62,26 @@ class StorageSuite:
         assert storage.get("parts/ra/ce") == bytes(winners) * 300_000
 
     @pytest.mark.parametrize(
-        ("offset", "length", "want"),
-        [(0, 3, b"012"), (7, None, b"789"), (7, 99, b"789"), (10, 1, b""), (99, None, b""), (3, 0, b"")],
+        ("size", "room"),
+        [(0, 9), (9, 0), (4096, 4095), (262_143, 270_336), (262_144, 262_144), (300_001, 300_000), (PART, 8_392_704)],
     )
-    def test_a_range_is_what_lies_inside_the_object(
-        self, storage: Storage, offset: int, length: int | None, want: bytes
-    ) -> None:
-        storage.put("digits", b"0123456789")
+    @pytest.mark.parametrize("begin", [0, 1])
+    def test_room_is_filled_as_far_as_the_object_goes(self, storage: Storage, size: int, room: int, begin: int) -> None:
+        data, memory = os.urandom(size), mmap.mmap(-1, 9 << 20)
+        storage.put("parts/ab/one", data)
 
-        assert storage.get("digits", offset, length) == want
+        read = storage.get_into("parts/ab/one", memoryview(memory)[begin : begin + room])
+
+        assert read == min(size, room)
+        assert memory[begin : begin + read] == data[:read]
+        assert not any(memory[begin + room :])  # nothing beyond it is touched
 
     def test_an_object_that_is_not_there_is_missing(self, storage: Storage) -> None:
         for name in ("parts", "parts/ab/none"):
             with pytest.raises(NotFound) as caught:
                 storage.get(name)
+            with pytest.raises(NotFound):
+                storage.get_into(name, memoryview(bytearray(10)))
 
             assert caught.value.reason == "OBJECT_MISSING"
 

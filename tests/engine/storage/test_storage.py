@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import mmap
 import os
 import stat
@@ -37,6 +38,38 @@ class TestLocalWithoutDirectWrites(StorageSuite):
             return real(path, flags, *rest, **named)
 
         monkeypatch.setattr(os, "open", no_direct)
+        return LocalStorage(tmp_path / "artifacts")
+
+
+@pytest.fixture
+def direct_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """What `os.readv` was asked for past the page cache, in bytes; refused where it is not in whole blocks."""
+    asked: list[int] = []
+    real = os.readv
+
+    def readv(descriptor: int, buffers: list[memoryview]) -> int:
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT:
+            asked.append(len(buffers[0]))
+            assert len(buffers[0]) % 4096 == os.lseek(descriptor, 0, os.SEEK_CUR) % 4096 == 0
+        return real(descriptor, buffers)
+
+    monkeypatch.setattr(os, "readv", readv)
+    return asked
+
+
+class TestLocalWithoutDirectReads(StorageSuite):
+    """Some file systems take O_DIRECT for a file and refuse its reads."""
+
+    @pytest.fixture
+    def storage(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
+        real = os.readv
+
+        def no_direct(descriptor: int, buffers: list[memoryview]) -> int:
+            if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT:
+                raise OSError(errno.EINVAL, "this file system reads nothing with O_DIRECT")
+            return real(descriptor, buffers)
+
+        monkeypatch.setattr(os, "readv", no_direct)
         return LocalStorage(tmp_path / "artifacts")
 
 
@@ -155,6 +188,32 @@ def test_aligned_memory_is_stored_to_its_last_byte_also_when_the_system_takes_le
 
     assert storage.get("parts/ab/one") == memory[:length]
     assert storage.get("parts/ab/other") == memory[:length]
+
+
+def test_what_is_large_is_read_past_the_page_cache(tmp_path: Path, direct_reads: list[int]) -> None:
+    storage, memory, data = LocalStorage(tmp_path), mmap.mmap(-1, 2 << 20), os.urandom((1 << 20) + 5)
+    storage.put("parts/ab/large", data)
+    storage.put("parts/ab/small", data[: 200 << 10])
+
+    if not storage._direct:
+        pytest.skip("this file system has no O_DIRECT")
+
+    assert storage.get_into("parts/ab/small", memoryview(memory)) == 200 << 10
+    assert direct_reads == []
+    assert storage.get_into("parts/ab/large", memoryview(memory)) == len(data)
+    assert memory[: len(data)] == data
+    assert direct_reads == [2 << 20]
+
+
+@pytest.mark.parametrize("least", [4096, 5000])
+def test_a_read_that_ends_early_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, least: int) -> None:
+    storage, memory, data = LocalStorage(tmp_path), mmap.mmap(-1, 2 << 20), os.urandom((1 << 20) + 5)
+    storage.put("parts/ab/one", data)
+    real = os.readv
+    monkeypatch.setattr(os, "readv", lambda descriptor, buffers: real(descriptor, [buffers[0][:least]]))
+
+    assert storage.get_into("parts/ab/one", memoryview(memory)) == len(data)
+    assert memory[: len(data)] == data
 
 
 def test_a_setting_names_a_storage(tmp_path: Path) -> None:
