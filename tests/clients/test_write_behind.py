@@ -1,58 +1,190 @@
-"""A download is flushed to disk while it arrives, and a flush that fails fails the download."""
+"""A download is written behind what arrives: whole, whatever the file system can, and a write that fails fails it."""
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
-from typing import IO
 
 import pytest
-from dataops_client import DataOps
-from dataops_client.download import FLUSH_BYTES, _Flushing
+from dataops_client import DataOps, write_behind
+from dataops_client.write_behind import BUFFER_BYTES, DIRECT_LEAST, FLUSH_BYTES, WriteBehind
 
 from tests.clients.fake_server import World
 
 EXPORT_ID = "0197a000-0000-7000-8000-000000000001"
+DATA = os.urandom(2 * BUFFER_BYTES + DIRECT_LEAST + 4097)
 
 
-@pytest.fixture
-def unflushable() -> Iterator[IO[bytes]]:
-    """A file that takes bytes and cannot be flushed to any disk: a pipe's end."""
-    reading, writing = os.pipe()
-    with os.fdopen(reading, "rb"), os.fdopen(writing, "wb") as file:
-        yield file
+def no_direct_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.open
+
+    def no_direct(path: str, flags: int, *rest: int, **named: int) -> int:
+        if flags & os.O_DIRECT:
+            raise OSError(errno.EINVAL, "this file system has no O_DIRECT")
+        return real(path, flags, *rest, **named)
+
+    monkeypatch.setattr(os, "open", no_direct)
 
 
-def test_a_download_longer_than_one_flush_arrives_equal(client: DataOps, world: World, tmp_path: Path):
-    world.export = os.urandom(FLUSH_BYTES + 12_345)
+def no_direct_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Taken with the file, refused at the second write: of the first, half is written."""
+    real, asked = os.pwrite, 0
+
+    def refused(descriptor: int, data: memoryview, offset: int) -> int:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            raise OSError(errno.EINVAL, "this file system writes nothing with O_DIRECT")
+        return real(descriptor, data[: len(data) // 8192 * 4096], offset)
+
+    monkeypatch.setattr(os, "pwrite", refused)
+
+
+def none_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "O_DIRECT")
+
+
+def as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    pass
+
+
+every_file_system = pytest.mark.parametrize("prepare", [as_it_is, no_direct_files, no_direct_writes, none_at_all])
+
+
+def opened(path: Path) -> FileIO:
+    path.touch()
+    return path.open("r+b", buffering=0)
+
+
+def full() -> FileIO:
+    """A file that is opened and takes no byte."""
+    return Path("/dev/full").open("r+b", buffering=0)
+
+
+def test_a_download_longer_than_both_buffers_arrives_equal(client: DataOps, world: World, tmp_path: Path):
+    world.export = DATA
 
     client.download_export(EXPORT_ID, tmp_path / "out.csv")
 
-    assert (tmp_path / "out.csv").read_bytes() == world.export
+    assert (tmp_path / "out.csv").read_bytes() == DATA
+    assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
 
 
-def test_little_is_not_flushed_beside(unflushable: IO[bytes]):
-    with _Flushing(unflushable) as flushing:
-        flushing.grown(FLUSH_BYTES - 1)
+@every_file_system
+@pytest.mark.parametrize("before", [0, 1, 4096, 5000])
+@pytest.mark.parametrize("piece", [len(DATA), 1_000_003])
+def test_all_is_appended_to_what_was_there(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    prepare: Callable[[pytest.MonkeyPatch], None],
+    before: int,
+    piece: int,
+):
+    path = tmp_path / "file"
+    path.write_bytes(DATA[:before])
+    prepare(monkeypatch)
+    with opened(path) as file, WriteBehind(file, before) as behind:
+        for start in range(before, len(DATA), piece):
+            behind.write(DATA[start : start + piece])
+
+    assert path.read_bytes() == DATA
 
 
-def test_a_failed_flush_is_told_at_the_end(unflushable: IO[bytes]):
-    with pytest.raises(OSError, match="Invalid argument"), _Flushing(unflushable) as flushing:
-        flushing.grown(FLUSH_BYTES)
+def test_it_goes_on_after_all_was_settled(tmp_path: Path):
+    path = tmp_path / "file"
+    with opened(path) as file, WriteBehind(file, 0) as behind:
+        for start, end in (
+            (0, 10),
+            (10, BUFFER_BYTES),
+            (BUFFER_BYTES, BUFFER_BYTES + 5000),
+            (BUFFER_BYTES + 5000, None),
+        ):
+            behind.write(DATA[start:end])
+            behind.settle()
+            assert path.read_bytes() == DATA[:end]
 
 
-def test_a_failed_flush_is_told_before_the_next(unflushable: IO[bytes]):
-    flushed = 0
-    with pytest.raises(OSError, match="Invalid argument"), _Flushing(unflushable) as flushing:
-        for _ in range(100_000):
-            flushing.grown(FLUSH_BYTES)
-            flushed += 1
+def test_what_is_large_goes_past_the_page_cache_in_whole_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    real, asked = os.pwrite, []
 
-    assert 0 < flushed < 100_000
+    def pwrite(descriptor: int, data: memoryview, offset: int) -> int:
+        asked.append((offset, len(data)))
+        return real(descriptor, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    with opened(tmp_path / "file") as file, WriteBehind(file, 0) as behind:
+        if behind._direct is None:
+            pytest.skip("this file system has no O_DIRECT")
+        behind.write(DATA)
+        behind.settle()
+        behind.write(DATA[: DIRECT_LEAST - 1])
+
+    assert [offset for offset, _ in asked] == [0, BUFFER_BYTES, 2 * BUFFER_BYTES]
+    assert [length for _, length in asked] == [BUFFER_BYTES, BUFFER_BYTES, DIRECT_LEAST + 4096]
 
 
-def test_what_ended_the_download_is_told_and_not_its_flush(unflushable: IO[bytes]):
-    with pytest.raises(KeyError), _Flushing(unflushable) as flushing:
-        flushing.grown(FLUSH_BYTES)
+def test_through_the_page_cache_it_is_flushed_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delattr(os, "O_DIRECT")
+    flushed: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.fstat(descriptor).st_size))
+    with opened(tmp_path / "file") as file, WriteBehind(file, 0) as behind:
+        for _ in range(2 * FLUSH_BYTES // BUFFER_BYTES + 1):
+            behind.write(DATA[:BUFFER_BYTES])
+
+    assert flushed == [FLUSH_BYTES, 2 * FLUSH_BYTES]
+
+
+def test_what_arrives_slowly_is_not_held_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    now = 1000.0
+    monkeypatch.setattr(write_behind, "monotonic", lambda: now)
+    path = tmp_path / "file"
+    with opened(path) as file, WriteBehind(file, 0) as behind:
+        for seconds, there in ((0, 1), (0.5, 1), (0.4, 1), (0.2, 4), (0.5, 4)):
+            now += seconds
+            behind.write(b"x")
+            behind._wait()
+            assert path.stat().st_size == there
+
+
+def test_a_file_begun_anew_holds_nothing_from_before(tmp_path: Path):
+    with opened(tmp_path / "file") as file, WriteBehind(file, 0) as behind:
+        behind.write(DATA[: BUFFER_BYTES + 77])
+        behind.restart()
+        behind.write(b"other")
+
+    assert (tmp_path / "file").read_bytes() == b"other"
+
+
+def test_a_failed_write_is_told_at_the_end():
+    with full() as file, pytest.raises(OSError) as caught, WriteBehind(file, 0) as behind:
+        behind.write(b"little")
+
+    assert caught.value.errno == errno.ENOSPC
+
+
+def test_a_failed_write_is_told_while_more_arrives():
+    taken = 0
+    with full() as file, pytest.raises(OSError) as caught, WriteBehind(file, 0) as behind:
+        for _ in range(10):
+            behind.write(DATA[:BUFFER_BYTES])
+            taken += 1
+
+    assert caught.value.errno == errno.ENOSPC
+    assert taken < 3
+
+
+def test_what_ended_the_download_is_told_and_not_its_write():
+    with full() as file, pytest.raises(KeyError), WriteBehind(file, 0) as behind:
+        behind.write(b"little")
         raise KeyError
+
+
+def test_what_arrived_before_an_error_is_kept(tmp_path: Path):
+    with opened(tmp_path / "file") as file, pytest.raises(KeyError), WriteBehind(file, 0) as behind:
+        behind.write(DATA[: BUFFER_BYTES + 77])
+        raise KeyError
+
+    assert (tmp_path / "file").read_bytes() == DATA[: BUFFER_BYTES + 77]

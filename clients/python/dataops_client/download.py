@@ -9,12 +9,11 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Protocol
+from typing import Protocol
 
 from dataops.v1 import common_pb2, exports_pb2, imports_pb2
 
@@ -29,12 +28,10 @@ from dataops_client.errors import (
 )
 from dataops_client.patience import DEFAULT_PATIENCE, Patience
 from dataops_client.transfer import MESSAGE_BYTES, OnBytes
+from dataops_client.write_behind import WriteBehind
 
 MAX_RESTARTS = 5
 """Downloads begun anew since the file became another: a job has five attempts."""
-
-FLUSH_BYTES = 32 * 1024 * 1024
-"""So many are flushed to disk at once while more arrive: left to the end, the flush of 256 MiB took 0.15 s there."""
 
 _MAKING_SECONDS = 1.0
 """Between two questions whether a file has been made, where the server names no time."""
@@ -87,29 +84,30 @@ def download_file(
     """
     part = path.with_name(f".{path.name}.{source_id}.part")
     with _part_file(part) as file:
-        with _Flushing(file) as flushing:
-            footer = _Downloading(open_stream, file, flushing, on_bytes, on_waiting, Patience(patience)).run()
-        file.flush()
+        footer = _Downloading(open_stream, file, on_bytes, on_waiting, Patience(patience)).run()
         os.fsync(file.fileno())
         part.replace(path)
     return Downloaded(path, footer.size_bytes, footer.sha256)
 
 
 @contextmanager
-def _part_file(part: Path) -> Iterator[IO[bytes]]:
+def _part_file(part: Path) -> Iterator[FileIO]:
     """The part, held by this process alone; an attempt that brought nothing leaves nothing."""
-    with part.open("a+b") as file:
+    with open(part, "r+b", buffering=0, opener=_made_if_missing) as file:
         _hold_alone(file)
         try:
             yield file
         except BaseException:
-            file.flush()
             if part.exists() and part.stat().st_size == 0:
                 part.unlink()
             raise
 
 
-def _hold_alone(file: IO[bytes]) -> None:
+def _made_if_missing(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CREAT, 0o666)
+
+
+def _hold_alone(file: FileIO) -> None:
     """Refuse a second download into the same part; systems without flock go without."""
     try:
         import fcntl
@@ -121,54 +119,19 @@ def _hold_alone(file: IO[bytes]) -> None:
         raise TransferError(f"another download writes {file.name}", "DOWNLOAD_IN_PROGRESS") from error
 
 
-class _Flushing:
-    """Flushes a file to disk on a thread while it grows; one flush at a time.
-
-    What goes wrong is raised by the next `grown`, or on leaving: the system tells of a failed write only once, and a
-    later flush of the same file succeeds.
-    """
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self._helper = ThreadPoolExecutor(1, thread_name_prefix="dataops-flush")
-        self._under_way: Future[None] | None = None
-        self._waiting = 0
-
-    def __enter__(self) -> _Flushing:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._helper.shutdown()
-        if error is None and self._under_way is not None:
-            self._under_way.result()
-
-    def grown(self, size: int) -> None:
-        """Told that `size` more bytes were written to the file."""
-        self._waiting += size
-        if self._waiting < FLUSH_BYTES or not (self._under_way is None or self._under_way.done()):
-            return
-        if self._under_way is not None:
-            self._under_way.result()
-        self._file.flush()
-        self._waiting = 0
-        self._under_way = self._helper.submit(os.fsync, self._file.fileno())
-
-
 class _Downloading:
     """One download until its footer: taken up at the offset that is on disk."""
 
     def __init__(
         self,
         open_stream: OpenStream,
-        file: IO[bytes],
-        flushing: _Flushing,
+        file: FileIO,
         on_bytes: OnBytes,
         on_waiting: OnWaiting,
         patience: Patience,
     ) -> None:
         self._open_stream = open_stream
         self._file = file
-        self._flushing = flushing
         self._on_bytes = on_bytes
         self._on_waiting = on_waiting
         self._patience = patience
@@ -179,6 +142,10 @@ class _Downloading:
 
     def run(self) -> common_pb2.DownloadFooter:
         self._take_up()
+        with WriteBehind(self._file, self._offset) as self._behind:
+            return self._until_whole()
+
+    def _until_whole(self) -> common_pb2.DownloadFooter:
         while True:
             try:
                 footer = self._receive()
@@ -214,7 +181,7 @@ class _Downloading:
         if not (restarted or mixed) or self._restarts >= MAX_RESTARTS:
             return False
         self._restarts += 1
-        self._file.truncate(0)
+        self._behind.restart()
         self._hash, self._offset, self._pieced = hashlib.sha256(), 0, False
         return True
 
@@ -236,8 +203,7 @@ class _Downloading:
     def _take(self, offset: int, data: bytes) -> None:
         if offset != self._offset:
             raise TransferError(f"a piece at {offset} arrived, {self._offset} expected", "PIECE_MISPLACED")
-        self._file.write(data)
-        self._flushing.grown(len(data))
+        self._behind.write(data)
         self._hash.update(data)
         self._offset += len(data)
         self._patience.progressed()
