@@ -44,6 +44,19 @@ def keep_little() -> None:
     pa.set_memory_pool(pa.system_memory_pool())
 
 
+def reuse_blocks() -> None:
+    """For a process that passes files on all day: keep blocks of up to 4 MiB for the next, 32 MiB of each arena; call
+    it once, before threads.
+
+    Left alone, glibc gave the pieces of 1 MiB back as they came: of an export's 432 MiB fresh pages were 0.3 of the
+    server's 1.35 s of CPU. Two arenas, since one for every few threads would keep as much each: with uploads, exports
+    and restores the server peaked at 264 MB, and at 278 MB with glibc's own number.
+    """
+    _set(_M_ARENA_MAX, 2)
+    _set(_M_MMAP_THRESHOLD, 4 << 20)
+    _set(_M_TRIM_THRESHOLD, 32 << 20)
+
+
 def collect_seldom() -> None:
     """Call it once, when the process has all that it serves with: the collector leaves that alone from then on, and
     looks at what comes and goes after 10,000 new objects instead of 700.

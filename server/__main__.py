@@ -30,6 +30,7 @@ def main() -> int:
     try:
         settings = load_settings()
         telemetry.configure(settings.log_format)
+        memory.reuse_blocks()
         asyncio.run(serve(settings))
     except DataOpsError as error:
         sys.stderr.write(f"server: refuses to start: {error}\n")

@@ -103,7 +103,8 @@ class ArtifactReader:
         position, end = offset, None if length is None else offset + length
         refuse_on_event_loop()
         for chunks, start in self._verified(offset, end):
-            for chunk in chunks:
+            while chunks:
+                chunk = chunks.pop(0)  # nobody else's: it is let go while the rest is used
                 if not chunk:
                     yield b""
                     continue

@@ -1,4 +1,4 @@
-"""What a worker frees goes back to the system: at once, or at the end of work that keeps it."""
+"""What a worker frees goes back to the system: at once, or at the end of work that keeps it. A server uses it again."""
 
 from __future__ import annotations
 
@@ -65,3 +65,25 @@ def test_what_is_kept_is_given_back_after_so_many_items() -> None:
     assert int(inside) - int(before) >= 15
     assert int(between) - int(before) >= 15, "not before the next is asked for"
     assert (int(after) - int(before) <= 5, same) == (True, "True")
+
+
+USED_AGAIN = """
+import resource
+from engine.memory import reuse_blocks
+reuse_blocks()
+def faults():
+    pieces = [b"x" * (1 << 20) for _ in range(16)]
+    del pieces
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        pieces = [b"x" * (1 << 20) for _ in range(16)]
+        del pieces
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(faults())
+"""
+
+
+def test_a_server_uses_the_pieces_of_a_file_again() -> None:
+    out = subprocess.run([sys.executable, "-c", USED_AGAIN], check=True, capture_output=True, text=True).stdout
+
+    assert int(out) < 4000, "pages of 4 KiB, of the 40,000 that ten times 16 MiB take"
