@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from engine.crypto.sealing import MAX_PART_BYTES, sealed_length
 
-BUFFER_BYTES = -(-(sealed_length(MAX_PART_BYTES) + 1) // 4096) * 4096
+BUFFER_BYTES = -(-(sealed_length(MAX_PART_BYTES) + 1) // mmap.PAGESIZE) * mmap.PAGESIZE
 """One sealed part and a byte more, in whole pages."""
 
 KEPT = 6

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from engine.clock import Clock, utc_now
 from engine.errors import AlreadyExists
-from engine.storage.base import StoredObject, checked_name, missing
+from engine.storage.base import StoredObject, checked_name, copied_into, missing
 
 
 class MemoryStorage:
@@ -34,9 +34,7 @@ class MemoryStorage:
         return found[0]
 
     def get_into(self, name: str, room: memoryview) -> int:
-        data = self.get(name)[: len(room)]
-        room[: len(data)] = data
-        return len(data)
+        return copied_into(room, self.get(name))
 
     def delete(self, name: str) -> None:
         with self._lock:

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from engine.errors import Unavailable
 from engine.storage import Storage, StoredObject
+from engine.storage.base import copied_into
 
 
 class WrappedStorage:
@@ -23,9 +24,7 @@ class WrappedStorage:
         return self.inner.get(name)
 
     def get_into(self, name: str, room: memoryview) -> int:
-        data = self.get(name)[: len(room)]
-        room[: len(data)] = data
-        return len(data)
+        return copied_into(room, self.get(name))  # as `get` of those that change it
 
     def delete(self, name: str) -> None:
         self.inner.delete(name)

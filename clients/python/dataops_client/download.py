@@ -84,7 +84,8 @@ def download_file(
     """
     part = path.with_name(f".{path.name}.{source_id}.part")
     with _part_file(part) as file:
-        footer = _Downloading(open_stream, file, on_bytes, on_waiting, Patience(patience)).run()
+        with WriteBehind(file) as behind:
+            footer = _Downloading(open_stream, file, behind, on_bytes, on_waiting, Patience(patience)).run()
         os.fsync(file.fileno())
         part.replace(path)
     return Downloaded(path, footer.size_bytes, footer.sha256)
@@ -126,12 +127,14 @@ class _Downloading:
         self,
         open_stream: OpenStream,
         file: FileIO,
+        behind: WriteBehind,
         on_bytes: OnBytes,
         on_waiting: OnWaiting,
         patience: Patience,
     ) -> None:
         self._open_stream = open_stream
         self._file = file
+        self._behind = behind
         self._on_bytes = on_bytes
         self._on_waiting = on_waiting
         self._patience = patience
@@ -142,10 +145,6 @@ class _Downloading:
 
     def run(self) -> common_pb2.DownloadFooter:
         self._take_up()
-        with WriteBehind(self._file, self._offset) as self._behind:
-            return self._until_whole()
-
-    def _until_whole(self) -> common_pb2.DownloadFooter:
         while True:
             try:
                 footer = self._receive()

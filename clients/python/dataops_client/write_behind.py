@@ -32,21 +32,20 @@ class WriteBehind:
     The bytes of a download are not read again soon, and each 4 KiB of them would take a page of fresh memory: for
     432 MiB that was 0.8 s of the client's CPU on a virtual machine, where they take 0.1 s from the same 16 MiB.
 
-    A write that fails is raised by a later `write` or `settle`, or on leaving. One thread uses it, and nobody else the
-    file meanwhile.
+    A write that fails is raised by every later `write` and `settle`, and on leaving: what came behind it is not
+    written, so that the file has no gap. One thread uses it, and nobody else the file meanwhile.
     """
 
-    def __init__(self, file: FileIO, size: int) -> None:
-        """`file` is open for reading and writing, not for appending, and has `size` bytes."""
+    def __init__(self, file: FileIO) -> None:
+        """`file` is open for reading and writing, not for appending."""
         self._file = file
-        self._direct = _opened_directly(file)
+        self._direct = hasattr(os, "O_DIRECT")
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="dataops-write")
         self._under_way: Future[None] | None = None
         self._unflushed = 0
         self._due = 0.0
-        self._buffer: mmap.mmap | None = None
-        self._other: mmap.mmap | None = None
-        self._begin_at(size)
+        self._buffer, self._other = mmap.mmap(-1, BUFFER_BYTES), mmap.mmap(-1, BUFFER_BYTES)
+        self._begin_at(file.seek(0, os.SEEK_END))
 
     def __enter__(self) -> WriteBehind:
         return self
@@ -60,15 +59,11 @@ class WriteBehind:
                     self.settle()
         finally:
             self._helper.shutdown()
-            if self._direct is not None:
-                os.close(self._direct)
 
     def write(self, data: bytes) -> None:
         """Take `data`; it may not be in the file yet."""
         left = memoryview(data)
         while left:
-            if self._buffer is None:
-                self._buffer = mmap.mmap(-1, BUFFER_BYTES)
             taken = left[: BUFFER_BYTES - self._filled]
             self._buffer[self._filled : self._filled + len(taken)] = taken
             self._filled += len(taken)
@@ -78,7 +73,7 @@ class WriteBehind:
 
     def settle(self) -> None:
         """Wait until the file has all that was written."""
-        if self._buffer is not None and self._filled > self._begin:
+        if self._filled > self._begin:
             self._hand_over()
         self._wait()
 
@@ -89,45 +84,49 @@ class WriteBehind:
         self._begin_at(0)
 
     def _begin_at(self, offset: int) -> None:
-        # In its buffer each byte lies as in its block of the file, which is what O_DIRECT asks for.
-        self._offset, self._begin = offset, offset % BLOCK
-        self._filled = self._begin
+        # In its buffer each byte lies as in its block of the file, which is what O_DIRECT asks for. Emptied first, and
+        # turned to the other buffer afterwards: wherever a signal breaks in, what is settled then belongs there.
+        self._filled = offset % BLOCK
+        self._begin = self._filled
+        self._offset = offset
 
     def _hand_over(self) -> None:
-        buffer = self._buffer
-        assert buffer is not None
         self._wait()
         self._due = monotonic() + HELD_SECONDS
-        self._under_way = self._helper.submit(self._put, buffer, self._begin, self._filled, self._offset)
-        self._buffer, self._other = self._other, buffer
+        self._under_way = self._helper.submit(self._put, self._buffer, self._begin, self._filled, self._offset)
         self._begin_at(self._offset + self._filled - self._begin)
+        self._buffer, self._other = self._other, self._buffer
 
     def _wait(self) -> None:
-        under_way, self._under_way = self._under_way, None
-        if under_way is not None:
-            under_way.result()
+        if self._under_way is not None:
+            self._under_way.result()  # again and again of one that failed
 
     def _put(self, buffer: mmap.mmap, begin: int, end: int, offset: int) -> None:
         first, last = -(-begin // BLOCK) * BLOCK, end // BLOCK * BLOCK
         with memoryview(buffer) as view:
-            if self._direct is not None and last - first >= DIRECT_LEAST:
+            if self._direct and last - first >= DIRECT_LEAST:
                 self._put_through_cache(view[begin:first], offset)
                 begin, offset = first, offset + first - begin
-                written = self._put_directly(self._direct, view[first:last], offset)
+                written = self._put_directly(view[first:last], offset)
                 begin, offset = begin + written, offset + written
             self._put_through_cache(view[begin:end], offset)
 
-    def _put_directly(self, direct: int, data: memoryview, offset: int) -> int:
-        """How much of it was written: less where the file system takes the flag and refuses the writes."""
+    def _put_directly(self, data: memoryview, offset: int) -> int:
+        """How much of it was written past the page cache: not all where the file system cannot, or not so."""
+        import fcntl  # wherever O_DIRECT is
+
+        flags = fcntl.fcntl(self._file, fcntl.F_GETFL)
         written = 0
         try:
+            fcntl.fcntl(self._file, fcntl.F_SETFL, flags | os.O_DIRECT)
             while written < len(data):
-                written += os.pwrite(direct, data[written:], offset + written)
+                written += os.pwrite(self._file.fileno(), data[written:], offset + written)
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
-            self._direct = None
-            os.close(direct)
+            self._direct = False
+        finally:
+            fcntl.fcntl(self._file, fcntl.F_SETFL, flags)
         return written
 
     def _put_through_cache(self, data: memoryview, offset: int) -> None:
@@ -139,13 +138,3 @@ class WriteBehind:
         if self._unflushed >= FLUSH_BYTES:
             os.fsync(self._file.fileno())
             self._unflushed = 0
-
-
-def _opened_directly(file: FileIO) -> int | None:
-    """The same file once more, for writes past the page cache; None where there are none."""
-    if not hasattr(os, "O_DIRECT"):
-        return None
-    try:
-        return os.open(file.name, os.O_WRONLY | os.O_DIRECT)
-    except OSError:
-        return None
