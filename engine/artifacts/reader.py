@@ -13,6 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from engine.artifacts.blocking import refuse_on_event_loop
+from engine.artifacts.digests import Hasher
 from engine.artifacts.parts import PartVault, damaged
 from engine.crypto.sealing import PartIdentity
 from engine.db.database import Database
@@ -102,14 +103,12 @@ class ArtifactReader:
         whole = hashlib.sha256() if offset == 0 and check_whole else None
         position, end = offset, None if length is None else offset + length
         refuse_on_event_loop()
-        for chunks, start in self._verified(offset, end):
+        for chunks, start in self._verified(offset, end, whole):
             while chunks:
                 chunk = chunks.pop(0)  # nobody else's: it is let go while the rest is used
                 if not chunk:
                     yield b""
                     continue
-                if whole is not None:
-                    whole.update(chunk)
                 first = max(0, position - start)
                 last = len(chunk) if end is None else min(len(chunk), end - start)
                 start += len(chunk)
@@ -138,8 +137,9 @@ class ArtifactReader:
             metadata={"size": str(self.size)},
         )
 
-    def _verified(self, offset: int, end: int | None) -> Iterator[tuple[list[bytes], int]]:
-        """Opened parts with their offsets; a helper thread opens the next one while the caller uses this one."""
+    def _verified(self, offset: int, end: int | None, whole: Hasher | None) -> Iterator[tuple[list[bytes], int]]:
+        """Opened parts with their offsets; a helper thread opens the next one, and adds it to the whole's digest, while
+        the caller uses this one."""
         with ThreadPoolExecutor(1, thread_name_prefix="artifact-reader") as helper:
             ahead: tuple[Future[list[bytes]], int] | None = None
             for row in self._rows(offset, end):
@@ -149,7 +149,7 @@ class ArtifactReader:
                         ahead = None
                     yield [b""], 0
                     continue
-                following = (helper.submit(self._chunks, row), row.offset)
+                following = (helper.submit(self._chunks, row, whole), row.offset)
                 if ahead is not None:
                     yield ahead[0].result(), ahead[1]
                 ahead = following
@@ -213,9 +213,9 @@ class ArtifactReader:
             )
         return True
 
-    def _chunks(self, row: ArtifactPartRow) -> list[bytes]:
+    def _chunks(self, row: ArtifactPartRow, whole: Hasher | None = None) -> list[bytes]:
         try:
-            return self._vault.get(self.artifact.kind, row)
+            chunks = self._vault.get(self.artifact.kind, row)
         except NotFound:
             with self._db.transaction() as session:
                 look_up(session, self.artifact.id)  # deleted meanwhile: ARTIFACT_GONE
@@ -224,6 +224,10 @@ class ArtifactReader:
                 reason="PART_MISSING",
                 metadata={"artifact_id": str(row.artifact_id), "part": str(row.number)},
             ) from None
+        if whole is not None:
+            for chunk in chunks:
+                whole.update(chunk)
+        return chunks
 
 
 def look_up(session: Session, artifact_id: UUID) -> ArtifactRow:
